@@ -1,0 +1,60 @@
+"""Every error geotranslate raises on purpose.
+
+* GeotranslateError
+  + SettingError   a setting cannot work, alone or beside another
+  + RasterError    a file cannot be read as a georeferenced raster
+  + GridError      two rasters do not lie on the same grid, or a window leaves it
+  + BandError      the bands at hand are not the bands asked for
+  + ChipsError     a folder of chips is incomplete, or holds other chips than needed
+  + BundleError    a model bundle is missing a part or was made for other data
+  + OutputError    the output is there already, in use, or cannot be written
+  + TrainingError  a run went wrong by itself and was stopped
+
+The message is one sentence or two: what is wrong, why it matters, how to mend it, with numbers.
+"""
+
+
+class GeotranslateError(Exception):
+    """What a user can mend; the command line shows its message without a traceback.
+
+    Attributes:
+        exit_status: 2 for wrong words, settings or inputs, 1 for a failure on the way.
+    """
+
+    exit_status = 2
+
+
+class SettingError(GeotranslateError):
+    """A setting cannot work, alone or beside another."""
+
+
+class RasterError(GeotranslateError):
+    """A file cannot be read as a georeferenced raster."""
+
+
+class GridError(GeotranslateError):
+    """Two rasters do not lie on the same grid, or a window leaves it."""
+
+
+class BandError(GeotranslateError):
+    """The bands at hand are not the bands asked for."""
+
+
+class ChipsError(GeotranslateError):
+    """A folder of chips is incomplete, or holds other chips than needed."""
+
+
+class BundleError(GeotranslateError):
+    """A model bundle is missing a part or was made for other data."""
+
+
+class OutputError(GeotranslateError):
+    """The output is there already, in use, or cannot be written."""
+
+    exit_status = 1
+
+
+class TrainingError(GeotranslateError):
+    """A run went wrong by itself and was stopped."""
+
+    exit_status = 1

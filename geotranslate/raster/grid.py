@@ -1,0 +1,161 @@
+"""Where pixels lie: grids, and the windows that cover them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from geotranslate.errors import GridError, SettingError
+
+METRES_PER_DEGREE = 111_320.0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A raster's place on the map, without its pixels.
+
+    Attributes:
+        crs: coordinate reference system.
+        transform: from (column, row) to (x, y); axis-parallel, but either axis may run backwards.
+        width: columns.
+        height: rows.
+    """
+
+    crs: CRS
+    transform: Affine
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.transform.b or self.transform.d:
+            raise GridError(
+                "the raster is rotated against its map axes, so its windows are no rectangles on "
+                "the map. Warp it to a north-up grid first, for example with "
+                "`gdalwarp -t_srs EPSG:... rotated.tif north_up.tif`."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        return self.height, self.width
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in CRS units, whichever way the axes run."""
+        x0, y0 = self.transform @ (0, 0)
+        x1, y1 = self.transform @ (self.width, self.height)
+        return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+    @property
+    def resolution(self) -> tuple[float, float]:
+        """Width and height of a pixel in CRS units, both positive."""
+        return abs(self.transform.a), abs(self.transform.e)
+
+    @property
+    def resolution_m(self) -> tuple[float, float]:
+        """Width and height of a pixel in metres; of a geographic CRS at the grid's middle."""
+        x, y = self.resolution
+        if not self.crs.is_geographic:
+            metres = float(self.crs.linear_units_factor[1])
+            return x * metres, y * metres
+        _, bottom, _, top = self.bounds
+        shrink = math.cos(math.radians((bottom + top) / 2))
+        return x * METRES_PER_DEGREE * shrink, y * METRES_PER_DEGREE
+
+    def window_grid(self, window: Window) -> Grid:
+        """The grid of a window, which may reach beyond this grid."""
+        shift = Affine.translation(window.col_off, window.row_off)
+        return Grid(self.crs, self.transform @ shift, int(window.width), int(window.height))
+
+    def window_of(self, bounds: tuple[float, float, float, float]) -> Window:
+        """The smallest window of whole pixels that covers ``bounds`` and lies inside this grid.
+
+        Args:
+            bounds: (left, bottom, right, top) in this grid's CRS.
+
+        Raises:
+            GridError: the bounds and the grid share no pixel.
+        """
+        left, bottom, right, top = bounds
+        inverse = ~self.transform
+        corners = [inverse @ (left, bottom), inverse @ (right, top)]
+        # A thousandth of a pixel forgives bounds that were written with rounded decimals.
+        first = [math.floor(min(axis) + 1e-3) for axis in zip(*corners, strict=True)]
+        last = [math.ceil(max(axis) - 1e-3) for axis in zip(*corners, strict=True)]
+        col, row = max(first[0], 0), max(first[1], 0)
+        end_col, end_row = min(last[0], self.width), min(last[1], self.height)
+        if end_col <= col or end_row <= row:
+            raise GridError(
+                f"the bounds {_spell(bounds)} lie outside the raster, which covers "
+                f"{_spell(self.bounds)} in {self.crs}: nothing would be left. Give bounds as "
+                "left,bottom,right,top in the raster's own coordinates."
+            )
+        return Window(col_off=col, row_off=row, width=end_col - col, height=end_row - row)
+
+    def is_aligned(self, other: Grid, tolerance: float = 1e-3) -> bool:
+        """Whether the pixels of both grids lie on each other, give or take ``tolerance`` pixels.
+
+        The grids may cover different places and still be aligned.
+        """
+        if self.crs != other.crs:
+            return False
+        to_self = ~self.transform @ other.transform
+        steps = abs(to_self.a - 1) * other.width, abs(to_self.e - 1) * other.height
+        start = to_self.c - round(to_self.c), to_self.f - round(to_self.f)
+        return bool(max(*steps, abs(start[0]), abs(start[1])) <= tolerance)
+
+    def window_in(self, other: Grid) -> Window:
+        """The window of ``other`` that this grid covers; both must be aligned."""
+        to_other = ~other.transform @ self.transform
+        return Window(
+            col_off=round(to_other.c),
+            row_off=round(to_other.f),
+            width=self.width,
+            height=self.height,
+        )
+
+
+def _spell(bounds: tuple[float, float, float, float]) -> str:
+    return "(" + ", ".join(f"{edge:.10g}" for edge in bounds) + ")"
+
+
+def offsets(length: int, size: int, stride: int) -> list[int]:
+    """Start of every window along one axis, so that each pixel is covered.
+
+    The last window is pulled back to end on the edge, so no window leaves the raster.
+
+    Args:
+        length: pixels along the axis.
+        size: pixels along one window.
+        stride: pixels from one window's start to the next one's.
+
+    Raises:
+        SettingError: the stride leaves gaps between windows, or never moves on.
+    """
+    if not 0 < stride <= size:
+        raise SettingError(
+            f"stride is {stride} px but the window is {size} px: pixels between two "
+            f"windows would never be read. Choose a stride from 1 to {size}."
+        )
+    last = max(length - size, 0)
+    return [*range(0, last, stride), last]
+
+
+def plan_windows(shape: tuple[int, int], *, size: int, stride: int) -> Iterator[Window]:
+    """Square windows that cover a raster, row by row.
+
+    Args:
+        shape: (rows, cols) of the raster; a side shorter than ``size`` gets one window, which
+            then reaches beyond the raster.
+        size: side of a window.
+        stride: pixels from one window's start to the next one's.
+    """
+    rows, cols = shape
+    for row in offsets(rows, size, stride):
+        for col in offsets(cols, size, stride):
+            yield Window(col_off=col, row_off=row, width=size, height=size)

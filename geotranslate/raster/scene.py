@@ -1,0 +1,385 @@
+"""Scenes: opened rasters that are read window by window, as pixels that know what is valid."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.windows import Window
+
+from geotranslate.errors import BandError, GridError, RasterError
+from geotranslate.raster.domain import Band
+from geotranslate.raster.grid import Grid
+
+Decibel = Literal["power", "amplitude"]
+
+# Sentinel-1's noise floor is near -30 dB; nothing darker than this says anything about the ground.
+DECIBEL_FLOOR = -50.0
+
+RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A rectangle of pixels that knows where it lies.
+
+    Attributes:
+        pixels: (bands, rows, cols), as stored in the source raster.
+        valid: (rows, cols) bool, True where every band holds data.
+        grid: where the pixels lie; ``grid.shape == valid.shape``.
+    """
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    grid: Grid
+
+
+class Readable(Protocol):
+    """What gives chips by window: a scene, or scenes warped onto another grid."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels lie."""
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """The bands, in the order of a chip's."""
+
+    @property
+    def dtype(self) -> str:
+        """The chips' type, by numpy's name."""
+
+    @property
+    def nodata(self) -> float | None:
+        """The stored value for "nothing here", where there is one."""
+
+    def read(self, window: Window) -> Chip:
+        """The pixels of a window inside the grid."""
+
+
+class Scene:
+    """One opened raster with its grid, bands and nodata. Not to be shared between threads.
+
+    Attributes:
+        path: as given.
+        grid: where the pixels lie.
+        bands: name, unit, scale of each band that :meth:`read` gives.
+        dtype: numpy's name of the type that :meth:`read` gives.
+        nodata: stored value for "nothing here"; None where the file says it another way.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        bands: str | Sequence[int | str] | None = None,
+        nodata: float | None = None,
+        decibel: Decibel | None = None,
+    ) -> None:
+        self.path = str(path)
+        self._dataset = _open(self.path)
+        self.grid = Grid(
+            self._dataset.crs,
+            self._dataset.transform,
+            self._dataset.width,
+            self._dataset.height,
+        )
+        self._indexes = choose_bands(self._dataset, bands)
+        stored = tuple(_describe(self._dataset, index) for index in self._indexes)
+        in_decibels = all(band.unit.lower() == "db" for band in stored)
+        self._decibel = None if in_decibels else decibel
+        if self._decibel:
+            self.bands = tuple(Band(name=b.name, unit="dB", color=b.color) for b in stored)
+            self.dtype = "float32"
+        else:
+            self.bands = stored
+            self.dtype = np.result_type(
+                *(np.dtype(self._dataset.dtypes[i - 1]) for i in self._indexes)
+            ).name
+        self._nodata_given = nodata
+        self.nodata = self._dataset.nodata if nodata is None else nodata
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._dataset.close()
+
+    def read(self, window: Window) -> Chip:
+        """The pixels of a window that lies inside the raster.
+
+        Raises:
+            GridError: the window leaves the raster.
+            RasterError: the file is damaged there.
+        """
+        _check_inside(window, self.grid, self.path)
+        try:
+            pixels = self._dataset.read(self._indexes, window=window)
+            masks = self._dataset.read_masks(self._indexes, window=window)
+        except RasterioIOError as error:
+            raise RasterError(
+                f"{self.path} cannot be read at row {window.row_off}, column {window.col_off} "
+                f"({_first_line(error)}): the file is damaged or was cut off while it was copied. "
+                "Copy or download it again."
+            ) from error
+        valid = self._valid(pixels, masks)
+        if self._decibel:
+            pixels = self._to_decibels(pixels)
+        return Chip(pixels, valid, self.grid.window_grid(window))
+
+    def read_reflected(self, window: Window) -> Chip:
+        """The pixels of a window that may leave the raster: it is mirrored there, mask and all."""
+        inside = intersect(window, self.grid)
+        chip = self.read(inside)
+        before = int(inside.row_off - window.row_off), int(inside.col_off - window.col_off)
+        rows = before[0], int(window.height - inside.height) - before[0]
+        cols = before[1], int(window.width - inside.width) - before[1]
+        if not any(rows + cols):
+            return chip
+        return Chip(
+            np.pad(chip.pixels, ((0, 0), rows, cols), "reflect"),
+            np.pad(chip.valid, (rows, cols), "reflect"),
+            self.grid.window_grid(window),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What must stay the same for work on this scene to be continued."""
+        files = [Path(name) for name in self._dataset.files if Path(name).is_file()]
+        return {
+            "path": self.path,
+            "bands": list(self._indexes),
+            "shape": list(self.grid.shape),
+            "transform": list(self.grid.transform)[:6],
+            "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        }
+
+    def _valid(self, pixels: NDArray[Any], masks: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        if self._nodata_given is None:
+            valid = (masks > 0).all(axis=0)
+        else:
+            valid = (pixels != self._nodata_given).all(axis=0)
+        if np.issubdtype(pixels.dtype, np.floating):
+            valid &= np.isfinite(pixels).all(axis=0)
+        return np.asarray(valid)
+
+    def _to_decibels(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Decibels of linear values, never below DECIBEL_FLOOR."""
+        scales = np.array([self._dataset.scales[i - 1] for i in self._indexes])[:, None, None]
+        shifts = np.array([self._dataset.offsets[i - 1] for i in self._indexes])[:, None, None]
+        factor = 10.0 if self._decibel == "power" else 20.0
+        floor = 10 ** (DECIBEL_FLOOR / factor)
+        linear = np.nan_to_num(stored * scales + shifts, nan=floor, posinf=floor, neginf=floor)
+        decibels: NDArray[np.float32] = (factor * np.log10(np.maximum(linear, floor))).astype("f4")
+        return decibels
+
+
+def open_scene(
+    path: str | Path,
+    *,
+    bands: str | Sequence[int | str] | None = None,
+    nodata: float | None = None,
+    decibel: Decibel | None = None,
+) -> Scene:
+    """Open a raster for reading by windows; use it in a ``with`` statement.
+
+    Args:
+        path: anything GDAL opens.
+        bands: numbers from 1 or names, in the wanted order; a string is split at commas; all
+            data bands when None.
+        nodata: value that means "nothing here", where the file does not say.
+        decibel: turn linear power or amplitude into decibels, unless the file is in dB already.
+
+    Raises:
+        RasterError: the file is missing, no raster, damaged, without a CRS, or of a kind that
+            cannot be cut into windows (rotated, GCPs only, palette, complex).
+        BandError: a band is not there.
+    """
+    return Scene(path, bands=bands, nodata=nodata, decibel=decibel)
+
+
+def expand_paths(inputs: Iterable[str | Path]) -> list[str]:
+    """The rasters that paths, globs and folders stand for, each once, in order.
+
+    Raises:
+        RasterError: an input stands for nothing.
+    """
+    paths: dict[str, None] = {}
+    for given in map(str, inputs):
+        if Path(given).is_dir():
+            found = sorted(
+                str(file)
+                for file in Path(given).iterdir()
+                if file.suffix.lower() in RASTER_SUFFIXES and not file.name.startswith(".")
+            )
+            missing = f"the folder {given} holds no raster ({', '.join(sorted(RASTER_SUFFIXES))})"
+        elif glob.has_magic(given) and not Path(given).exists() and "://" not in given:
+            found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - absolute patterns
+            missing = f"no file matches {given}"
+        else:
+            found = [given]
+            missing = ""
+        if not found:
+            raise RasterError(f"{missing}, so there is nothing to read. Check the path.")
+        paths.update(dict.fromkeys(found))
+    return list(paths)
+
+
+def intersect(window: Window, grid: Grid) -> Window:
+    """The part of a window that lies inside a grid.
+
+    Raises:
+        GridError: no pixel does.
+    """
+    row, col = max(window.row_off, 0), max(window.col_off, 0)
+    end_row = min(window.row_off + window.height, grid.height)
+    end_col = min(window.col_off + window.width, grid.width)
+    if end_row <= row or end_col <= col:
+        raise GridError(
+            f"the window at row {window.row_off}, column {window.col_off} lies wholly outside a "
+            f"raster of {grid.height} x {grid.width} px. Choose a window that touches it."
+        )
+    return Window(col_off=col, row_off=row, width=end_col - col, height=end_row - row)
+
+
+def choose_bands(
+    dataset: rasterio.DatasetReader, wanted: str | Sequence[int | str] | None
+) -> list[int]:
+    """Indexes, from 1, of the bands that numbers or names stand for.
+
+    Raises:
+        BandError: a number or name is not there.
+    """
+    data = [
+        index
+        for index, color in zip(dataset.indexes, dataset.colorinterp, strict=True)
+        if color != ColorInterp.alpha
+    ]
+    if wanted is None:
+        return data
+    asked = wanted.split(",") if isinstance(wanted, str) else list(wanted)
+    names = {(dataset.descriptions[i - 1] or "").strip().lower(): i for i in reversed(data)}
+    names.pop("", None)
+    return [_band_index(dataset, str(band).strip(), data, names) for band in asked]
+
+
+def _band_index(
+    dataset: rasterio.DatasetReader, band: str, data: list[int], names: dict[str, int]
+) -> int:
+    if band.lower() in names:
+        return names[band.lower()]
+    if band.isdigit() and int(band) in data:
+        return int(band)
+    named = ", ".join(str(dataset.descriptions[i - 1]) for i in sorted(names.values()))
+    raise BandError(
+        f"band {band!r} is not in {dataset.name}, which has {len(data)} bands"
+        + (f" named {named}" if named else " without names")
+        + f". Name one of them, or give a number from 1 to {len(data)}."
+    )
+
+
+def _open(path: str) -> rasterio.DatasetReader:
+    if "://" not in path and not path.startswith("/vsi"):
+        file = Path(path)
+        looks_local = ":" not in path or file.drive or file.exists()
+        if looks_local and not file.exists():
+            raise RasterError(f"{path} does not exist, so it cannot be read. Check the path.")
+        if file.is_file() and not file.stat().st_size:
+            raise RasterError(
+                f"{path} is empty (0 bytes), so it holds no raster. Copy or download it again."
+            )
+    try:
+        dataset = rasterio.open(path)
+    except RasterioError as error:
+        raise RasterError(
+            f"{path} cannot be opened as a raster ({_first_line(error)}). Give a GeoTIFF, VRT or "
+            "another format GDAL reads; if it is one, the file is damaged: copy it again."
+        ) from error
+    try:
+        _refuse_unreadable(dataset)
+    except (RasterError, BandError):
+        dataset.close()
+        raise
+    return dataset
+
+
+def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
+    name = dataset.name
+    if not dataset.count:
+        raise RasterError(
+            f"{name} holds several rasters but none of its own. Name one of them, such as "
+            f"{dataset.subdatasets[0] if dataset.subdatasets else name + ':...'}."
+        )
+    if dataset.gcps[0] and dataset.transform.is_identity:
+        raise RasterError(
+            f"{name} is placed on the map by {len(dataset.gcps[0])} ground control points only, so "
+            "its pixels lie on no grid yet. Warp it first: "
+            f"`gdalwarp -tps -t_srs EPSG:... {name} warped.tif`."
+        )
+    if dataset.crs is None:
+        raise RasterError(
+            f"{name} has no coordinate reference system, so nobody knows where it lies. Give it "
+            f"the one it was made in: `rio edit-info --crs EPSG:... {name}`."
+        )
+    if dataset.transform.b or dataset.transform.d:
+        raise RasterError(
+            f"{name} is rotated against its map axes, so its windows are no rectangles on the "
+            f"map. Warp it first: `gdalwarp -t_srs EPSG:... {name} north_up.tif`."
+        )
+    if ColorInterp.palette in dataset.colorinterp:
+        raise RasterError(
+            f"{name} stores numbers of a colour palette, which cannot be averaged or learned. "
+            f"Turn it into colours first: `gdal_translate -expand rgb {name} rgb.tif`."
+        )
+    if any(np.issubdtype(np.dtype(kind), np.complexfloating) for kind in dataset.dtypes):
+        raise RasterError(
+            f"{name} holds complex numbers (single-look complex SAR?), which have no brightness "
+            "yet. Detect and calibrate it first, for example to sigma nought in SNAP."
+        )
+
+
+def _describe(dataset: rasterio.DatasetReader, index: int) -> Band:
+    position = index - 1
+    return Band(
+        name=dataset.descriptions[position] or f"band {index}",
+        unit=dataset.units[position] or "",
+        scale=dataset.scales[position],
+        offset=dataset.offsets[position],
+        color=dataset.colorinterp[position].name,
+    )
+
+
+def _check_inside(window: Window, grid: Grid, path: str) -> None:
+    leaves = (
+        window.row_off < 0
+        or window.col_off < 0
+        or window.row_off + window.height > grid.height
+        or window.col_off + window.width > grid.width
+    )
+    if leaves:
+        raise GridError(
+            f"the window of {window.height} x {window.width} px at row {window.row_off}, column "
+            f"{window.col_off} leaves {path}, which has {grid.height} x {grid.width} px. Choose a "
+            "window inside it."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

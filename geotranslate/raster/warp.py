@@ -1,0 +1,179 @@
+"""Scenes brought onto another grid, window by window, with their validity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import reproject, transform_bounds
+from rasterio.windows import Window
+
+from geotranslate.errors import BandError, GridError, SettingError
+from geotranslate.raster.domain import Band, to_dtype
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.scene import Chip, Scene, intersect
+
+RESAMPLINGS = {
+    "nearest": Resampling.nearest,
+    "bilinear": Resampling.bilinear,
+    "cubic": Resampling.cubic,
+    "average": Resampling.average,
+}
+
+
+class WarpedScenes:
+    """Scenes of one kind, seen on a grid that need not be theirs; read like one scene.
+
+    Where several scenes hold data, the first one given counts. A pixel comes out the same in
+    whichever window it is read. Scenes whose pixels lie on the grid's are copied, not resampled.
+
+    Attributes:
+        grid: where the chips lie.
+        bands: of the first scene.
+        dtype: of the first scene.
+        nodata: of the first scene.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], grid: Grid, resampling: str = "bilinear") -> None:
+        if resampling not in RESAMPLINGS:
+            raise SettingError(
+                f"resampling {resampling!r} is unknown. Choose one of {', '.join(RESAMPLINGS)}."
+            )
+        self._scenes = list(scenes)
+        self._resampling = RESAMPLINGS[resampling]
+        self.grid = grid
+        first = self._scenes[0]
+        self.bands: tuple[Band, ...] = first.bands
+        self.dtype = first.dtype
+        self.nodata = first.nodata
+        for scene in self._scenes:
+            check_same_kind(first, scene)
+
+    def read(self, window: Window) -> Chip:
+        """The pixels of a window of the grid, invalid where no scene holds data."""
+        grid = self.grid.window_grid(window)
+        pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
+        valid = np.zeros(grid.shape, bool)
+        for scene in self._scenes:
+            part = read_onto(scene, self.grid, window, self._resampling)
+            if part is None:
+                continue
+            fresh = part.valid & ~valid
+            pixels[:, fresh] = part.pixels[:, fresh]
+            valid |= fresh
+            if valid.all():
+                break
+        return Chip(pixels, valid, grid)
+
+
+def check_same_kind(first: Scene, other: Scene) -> None:
+    """Refuse scenes that cannot stand for one kind of imagery.
+
+    Raises:
+        BandError: bands, scales or types differ.
+    """
+    for what, ours, theirs in (
+        ("bands", [b.name for b in first.bands], [b.name for b in other.bands]),
+        ("units", [b.unit for b in first.bands], [b.unit for b in other.bands]),
+        ("scales", [b.scale for b in first.bands], [b.scale for b in other.bands]),
+        ("offsets", [b.offset for b in first.bands], [b.offset for b in other.bands]),
+        ("types", first.dtype, other.dtype),
+    ):
+        if ours != theirs:
+            raise BandError(
+                f"{other.path} has other {what} ({theirs}) than {first.path} ({ours}), so the "
+                "same number would mean different things. Give scenes of one kind, or choose "
+                "bands that all of them have."
+            )
+
+
+def read_onto(scene: Scene, grid: Grid, window: Window, resampling: Resampling) -> Chip | None:
+    """A scene's pixels in a window of another grid; None where the two do not meet."""
+    target = grid.window_grid(window)
+    if scene.grid.is_aligned(grid):
+        return _read_shifted(scene, target)
+    scales = _kernel_scales(scene.grid, grid)
+    needed = _source_window(scene.grid, target, scales)
+    if needed is None:
+        return None
+    source = scene.read(needed)
+    number = _number_type(source.pixels.dtype)
+    # NaN in all bands where one is invalid: the warper then leaves out the very same pixels in
+    # each band, which no nodata value or alpha band of GDAL's own achieves.
+    numbers = np.where(source.valid, source.pixels.astype(number), np.nan)
+    warped = np.full((len(scene.bands), *target.shape), np.nan, number)
+    reproject(
+        numbers,
+        warped,
+        src_crs=source.grid.crs,
+        src_transform=source.grid.transform,
+        src_nodata=np.nan,
+        dst_crs=grid.crs,
+        dst_transform=target.transform,
+        dst_nodata=np.nan,
+        resampling=resampling,
+        # Exact coordinates and a fixed kernel: GDAL's approximations depend on the window.
+        tolerance=0,
+        XSCALE=scales[0],
+        YSCALE=scales[1],
+    )
+    valid = np.asarray(np.isfinite(warped).all(axis=0))
+    return Chip(to_dtype(np.where(valid, warped, 0), source.pixels.dtype), valid, target)
+
+
+def meets(source: Grid, grid: Grid) -> bool:
+    """Whether two grids may share pixels, judged by their bounds."""
+    return _source_window(source, grid, (1.0, 1.0)) is not None
+
+
+def _read_shifted(scene: Scene, grid: Grid) -> Chip | None:
+    window = grid.window_in(scene.grid)
+    try:
+        inside = intersect(window, scene.grid)
+    except GridError:
+        return None
+    part = scene.read(inside)
+    row, col = int(inside.row_off - window.row_off), int(inside.col_off - window.col_off)
+    place = (slice(row, row + int(inside.height)), slice(col, col + int(inside.width)))
+    pixels = np.zeros((len(scene.bands), *grid.shape), part.pixels.dtype)
+    valid = np.zeros(grid.shape, bool)
+    pixels[:, *place] = part.pixels
+    valid[place] = part.valid
+    return Chip(pixels, valid, grid)
+
+
+def _source_window(source: Grid, grid: Grid, scales: tuple[float, float]) -> Window | None:
+    """The source pixels that a warp onto ``grid`` reads, with room for its kernel."""
+    try:
+        left, bottom, right, top = transform_bounds(grid.crs, source.crs, *grid.bounds)
+    except (CRSError, RasterioError):
+        return None
+    if not all(map(math.isfinite, (left, bottom, right, top))):
+        return None
+    x_rim, y_rim = (
+        (2 / scale + 2) * side for scale, side in zip(scales, source.resolution, strict=True)
+    )
+    try:
+        return source.window_of((left - x_rim, bottom - y_rim, right + x_rim, top + y_rim))
+    except GridError:
+        return None
+
+
+def _kernel_scales(source: Grid, grid: Grid) -> tuple[float, float]:
+    """Grid pixels per source pixel along x and y, at most 1: how much the kernel is widened."""
+    scales = (
+        theirs / ours for ours, theirs in zip(grid.resolution_m, source.resolution_m, strict=True)
+    )
+    # GDAL leaves a kernel as it is when the sizes are nearly the same; so do we.
+    x, y = (scale if scale < 0.95 else 1.0 for scale in scales)
+    return x, y
+
+
+def _number_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """A float type that holds every value of a dtype exactly."""
+    return np.float32 if np.can_cast(dtype, np.float32) else np.float64

@@ -1,0 +1,31 @@
+"""The names a user can choose from, for help texts, checks and messages.
+
+Nothing heavy is imported here, so that ``--help`` answers at once. Where a name stands for a torch
+object, the table that holds it is tested to have exactly these names.
+"""
+
+from typing import Literal, get_args
+
+GeneratorKind = Literal["resnet", "unet"]
+GENERATORS: tuple[GeneratorKind, ...] = get_args(GeneratorKind)
+
+Norm = Literal["batch", "instance", "none"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
+DiscriminatorNorm = Literal["spectral", "instance", "none"]
+DISCRIMINATOR_NORMS: tuple[DiscriminatorNorm, ...] = get_args(DiscriminatorNorm)
+
+Upsample = Literal["transposed", "resize"]
+UPSAMPLES: tuple[Upsample, ...] = get_args(Upsample)
+
+ModelName = Literal["pix2pix", "cyclegan"]
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+
+NORM_OF_MODEL: dict[ModelName, Norm] = {"pix2pix": "batch", "cyclegan": "instance"}
+"""The generator's norm where the user names none."""
+
+GanLoss = Literal["lsgan", "bce"]
+GAN_LOSSES: tuple[GanLoss, ...] = get_args(GanLoss)
+
+Precision = Literal["auto", "float32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)

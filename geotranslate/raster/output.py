@@ -1,0 +1,239 @@
+"""The rule for running again: one process an output, complete or not at all, same words go on.
+
+A job that writes one file keeps what it has finished in ``OUT.parts/`` beside a ``job.json``
+that says what the work was. Run again with the same words it goes on from there; with other
+words it refuses and names the difference.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from filelock import FileLock, Timeout
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from geotranslate.errors import OutputError
+
+RECORD_TAG = "GEOTRANSLATE_JOB"
+RECORD_NAME = "job.json"
+LOCK_NAME = ".lock"
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """Work on one output file.
+
+    Attributes:
+        output: the file's final name.
+        parts: folder for finished parts; it goes when the job ends well.
+        record: what the work is, as JSON values.
+        finished: the output is there already, made by the same words.
+    """
+
+    output: Path
+    parts: Path
+    record: dict[str, Any]
+    finished: bool = False
+
+
+@contextmanager
+def file_job(output: Path, record: dict[str, Any], *, overwrite: bool = False) -> Iterator[FileJob]:
+    """Claim an output file for this process, and find out what there is left to do.
+
+    The body writes parts into ``job.parts`` and at last moves a complete file to ``job.output``
+    that carries :func:`record_tags`. When the body fails, finished parts stay for the next try.
+
+    Args:
+        output: the file to be.
+        record: settings, model and input, as JSON values; what must be the same to go on.
+        overwrite: start over, whatever is there.
+
+    Raises:
+        OutputError: another process works on it, it was made by other words, or the folder
+            cannot be written.
+    """
+    record = json.loads(json.dumps(record))
+    parts = output.with_name(output.name + ".parts")
+    with explained(output):
+        parts.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(parts / LOCK_NAME, output):
+            finished = output.exists() and not overwrite
+            if finished:
+                check_same_work(output, read_record(output), record)
+            else:
+                _prepare_parts(output, parts, record, overwrite=overwrite)
+            yield FileJob(output, parts, record, finished)
+            if not finished:
+                shutil.rmtree(parts)
+    finally:
+        _remove_if_bare(parts)
+
+
+@contextmanager
+def locked(lock: Path, output: Path) -> Iterator[None]:
+    """Hold a lock file that the system frees should this process die.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    claim = FileLock(lock)
+    try:
+        with explained(output):
+            claim.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{output} is being written by another process, and two would spoil each other's "
+            "work. Wait for it to end, or choose another output."
+        ) from None
+    try:
+        yield
+    finally:
+        claim.release()
+        lock.unlink(missing_ok=True)
+
+
+def check_same_work(output: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Refuse to go on with work that was begun with other words.
+
+    Args:
+        output: what the work makes, for the message.
+        before: the record that was found; None where there is none.
+        now: the record of the work wanted.
+
+    Raises:
+        OutputError: the records differ; the message names where.
+    """
+    if before is None:
+        raise OutputError(
+            f"{output} is there already and was not made by this command, so it would be lost. "
+            "Choose another output, or say --overwrite to replace it."
+        )
+    found = differences(before, json.loads(json.dumps(now)))
+    if found:
+        raise OutputError(
+            f"{output} was begun with other settings: {'; '.join(found[:4])}. Use the same "
+            "words to go on, choose another output, or say --overwrite to start over."
+        )
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two records of JSON values differ, each as "name was X and is now Y"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [
+            line
+            for key in keys
+            for line in differences(
+                before.get(key), now.get(key), f"{name}.{key}" if name else str(key)
+            )
+        ]
+    if before == now:
+        return []
+    return [f"{name} was {_short(before)} and is now {_short(now)}"]
+
+
+@contextmanager
+def explained(output: Path) -> Iterator[None]:
+    """Turn what the system says about writing into a sentence with a mend.
+
+    Raises:
+        OutputError: in place of an OSError or an error of GDAL's.
+    """
+    try:
+        yield
+    except (OSError, RasterioError, CPLE_BaseError) as error:
+        if isinstance(error, Timeout):
+            raise
+        raise OutputError(_sentence(output, error)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it has its name only when it is complete."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file so that it has its name only when it is complete.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    part = path.with_name(path.name + ".part")
+    with explained(path):
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def record_tags(record: dict[str, Any]) -> dict[str, str]:
+    """The metadata by which a finished raster says what work made it."""
+    return {RECORD_TAG: json.dumps(record, sort_keys=True)}
+
+
+def read_record(raster: Path) -> dict[str, Any] | None:
+    """What work made a finished raster; None where it does not say."""
+    try:
+        with rasterio.open(raster) as dataset:
+            text = dataset.tags().get(RECORD_TAG)
+        record = json.loads(text) if text else None
+    except (RasterioError, json.JSONDecodeError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _prepare_parts(output: Path, parts: Path, record: dict[str, Any], *, overwrite: bool) -> None:
+    path = parts / RECORD_NAME
+    if overwrite:
+        for file in parts.iterdir():
+            if file.name != LOCK_NAME:
+                file.unlink()
+    elif path.exists():
+        check_same_work(output, json.loads(path.read_text()), record)
+    if not path.exists():
+        write_text(path, json.dumps(record, indent=1))
+
+
+def _remove_if_bare(parts: Path) -> None:
+    """Leave nothing beside the output when no part was finished."""
+    try:
+        if {file.name for file in parts.iterdir()} <= {RECORD_NAME, LOCK_NAME + ".part"}:
+            shutil.rmtree(parts)
+    except OSError:
+        return
+
+
+def _sentence(output: Path, error: Exception) -> str:
+    reason = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    why = reason[0].rstrip(".") if reason else type(error).__name__
+    number = getattr(error, "errno", None)
+    if isinstance(error, PermissionError) or number == errno.EROFS or "Permission" in why:
+        return (
+            f"{output} cannot be written ({why}). Choose a folder you may write to, or close the "
+            "program that holds the file."
+        )
+    return (
+        f"writing {output} failed ({why}), most often because the disk is full. Make room and "
+        "run the same command again: what is finished is kept."
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,108 @@
+"""Virtual rasters: many files seen as one, without copying a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rasterio.dtypes import _gdal_typename
+from rasterio.windows import Window
+
+from geotranslate.raster.domain import Band
+from geotranslate.raster.grid import Grid
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that fills a window of a virtual raster, pixel for pixel.
+
+    Attributes:
+        path: the file; all its bands are used, in order.
+        window: where it lies in the whole.
+    """
+
+    path: Path
+    window: Window
+
+
+def build_vrt(
+    sources: Sequence[Source],
+    grid: Grid,
+    *,
+    bands: Sequence[Band],
+    dtype: str,
+    nodata: float | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """The XML of a virtual raster; later sources lie over earlier ones.
+
+    Without a nodata value, validity comes from the sources' internal masks.
+
+    Args:
+        sources: the files, all of the given bands and dtype.
+        grid: of the whole.
+        bands: their names, units, scales and colours, kept in the result.
+        dtype: numpy's name of the type.
+        nodata: value where no source holds data.
+        tags: metadata of the whole.
+    """
+    root = ElementTree.Element(
+        "VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height)
+    )
+    ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt()
+    numbers = ", ".join(f"{number!r}" for number in grid.transform.to_gdal())
+    ElementTree.SubElement(root, "GeoTransform").text = numbers
+    if tags:
+        metadata = ElementTree.SubElement(root, "Metadata")
+        for key, value in tags.items():
+            ElementTree.SubElement(metadata, "MDI", key=key).text = value
+    for index, band in enumerate(bands, start=1):
+        element = ElementTree.SubElement(
+            root, "VRTRasterBand", dataType=_gdal_typename(dtype), band=str(index)
+        )
+        _describe(element, band, nodata)
+        _add_sources(element, sources, str(index), nodata)
+    if nodata is None:
+        mask = ElementTree.SubElement(root, "MaskBand")
+        element = ElementTree.SubElement(mask, "VRTRasterBand", dataType="Byte")
+        _add_sources(element, sources, "mask,1", None)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _describe(element: ElementTree.Element, band: Band, nodata: float | None) -> None:
+    ElementTree.SubElement(element, "Description").text = band.name
+    if nodata is not None:
+        ElementTree.SubElement(element, "NoDataValue").text = repr(float(nodata))
+    if band.unit:
+        ElementTree.SubElement(element, "UnitType").text = band.unit
+    if band.offset:
+        ElementTree.SubElement(element, "Offset").text = repr(band.offset)
+    if band.scale != 1:
+        ElementTree.SubElement(element, "Scale").text = repr(band.scale)
+    ElementTree.SubElement(element, "ColorInterp").text = band.color.capitalize()
+
+
+def _add_sources(
+    element: ElementTree.Element, sources: Iterable[Source], band: str, nodata: float | None
+) -> None:
+    for source in sources:
+        kind = "SimpleSource" if nodata is None else "ComplexSource"
+        entry = ElementTree.SubElement(element, kind)
+        name = ElementTree.SubElement(entry, "SourceFilename", relativeToVRT="0")
+        name.text = str(source.path.absolute())
+        ElementTree.SubElement(entry, "SourceBand").text = band
+        _add_rectangle(entry, "SrcRect", 0, 0, source.window)
+        _add_rectangle(
+            entry, "DstRect", source.window.col_off, source.window.row_off, source.window
+        )
+        if nodata is not None:
+            ElementTree.SubElement(entry, "NODATA").text = repr(float(nodata))
+
+
+def _add_rectangle(
+    element: ElementTree.Element, name: str, col: float, row: float, size: Window
+) -> None:
+    place = {"xOff": col, "yOff": row, "xSize": size.width, "ySize": size.height}
+    ElementTree.SubElement(element, name, {key: str(int(value)) for key, value in place.items()})

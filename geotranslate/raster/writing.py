@@ -1,0 +1,188 @@
+"""Rasters on disk: small finished files, and one cloud-optimized GeoTIFF made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from geotranslate.errors import OutputError
+from geotranslate.raster.domain import Band
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.output import explained
+from geotranslate.raster.vrt import Source, build_vrt
+
+BLOCK = 512
+
+
+class GeoTiff:
+    """A GeoTIFF written window by window; it gets its name when it is closed without an error.
+
+    Use it in a ``with`` statement.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        *,
+        bands: Sequence[Band],
+        dtype: str,
+        nodata: float | None = None,
+        masked: bool | None = None,
+    ) -> None:
+        """Start a file.
+
+        Args:
+            path: its final name.
+            grid: where its pixels lie.
+            bands: written as descriptions, units, scales, offsets and colours.
+            dtype: numpy's name of the type.
+            nodata: value for "nothing here".
+            masked: keep validity in an internal mask; by default where there is no nodata value.
+        """
+        self.path = path
+        self.masked = nodata is None if masked is None else masked
+        self._part = path.with_name(path.name + ".part")
+        with explained(path):
+            self._dataset = rasterio.open(
+                self._part,
+                "w",
+                driver="GTiff",
+                crs=grid.crs,
+                transform=grid.transform,
+                width=grid.width,
+                height=grid.height,
+                count=len(bands),
+                dtype=dtype,
+                nodata=nodata,
+                **_layout(grid, dtype),
+            )
+            describe_bands(self._dataset, bands)
+
+    def write(self, window: Window, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Write a window: pixels (bands, rows, cols) as stored, valid (rows, cols)."""
+        with explained(self.path):
+            self._dataset.write(pixels, window=window)
+            if self.masked:
+                self._dataset.write_mask(valid, window=window)
+
+    def __enter__(self) -> Self:
+        self._environment = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
+        self._environment.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with explained(self.path):
+                self._dataset.close()
+                if kind is None:
+                    check_readable(self._part)
+                    self._part.replace(self.path)
+        finally:
+            self._environment.__exit__(kind, error, trace)
+            self._part.unlink(missing_ok=True)
+
+
+def write_cog(
+    output: Path,
+    sources: Sequence[Source],
+    grid: Grid,
+    *,
+    bands: Sequence[Band],
+    dtype: str,
+    nodata: float | None = None,
+    tags: Mapping[str, str] | None = None,
+    scratch: Path,
+) -> None:
+    """Join finished files into a cloud-optimized GeoTIFF with overviews.
+
+    GDAL copies block by block, so memory does not grow with the raster. The result is reopened
+    and checked before it gets its name.
+
+    Args:
+        output: the file to be.
+        sources: finished files and the windows they fill.
+        grid: of the whole.
+        bands: names, units, scales and colours of the result.
+        dtype: numpy's name of the type.
+        nodata: value for "nothing here"; without one the result has an internal mask.
+        tags: metadata of the result.
+        scratch: folder for the virtual raster and the unfinished copy, on the same disk.
+
+    Raises:
+        OutputError: the disk is full, or what was written cannot be read back.
+    """
+    vrt = scratch / "joined.vrt"
+    part = scratch / "joined.tif"
+    with explained(output):
+        vrt.write_text(build_vrt(sources, grid, bands=bands, dtype=dtype, nodata=nodata, tags=tags))
+        rasterio.shutil.copy(
+            vrt,
+            part,
+            driver="COG",
+            COMPRESS="DEFLATE",
+            PREDICTOR="YES",
+            BLOCKSIZE=str(BLOCK),
+            BIGTIFF="IF_SAFER",
+            OVERVIEW_RESAMPLING="AVERAGE",
+            NUM_THREADS="ALL_CPUS",
+        )
+        check_readable(part, grid)
+        part.replace(output)
+
+
+def describe_bands(dataset: Any, bands: Sequence[Band]) -> None:
+    """Write names, units, scales and colours of the bands into an open dataset."""
+    dataset.descriptions = [band.name for band in bands]
+    dataset.units = [band.unit for band in bands]
+    if any(band.scale != 1 or band.offset for band in bands):
+        dataset.scales = [band.scale for band in bands]
+        dataset.offsets = [band.offset for band in bands]
+    dataset.colorinterp = [ColorInterp[band.color] for band in bands]
+
+
+def check_readable(path: Path, grid: Grid | None = None) -> None:
+    """Read back the end of each band: a full disk can cut a file off without a word.
+
+    Raises:
+        OutputError: the file is cut off, or lies elsewhere than it should.
+    """
+    try:
+        with rasterio.open(path) as dataset:
+            last = Window(col_off=dataset.width - 1, row_off=dataset.height - 1, width=1, height=1)
+            dataset.read(window=last)
+            dataset.read_masks(window=last)
+            if grid and (dataset.shape != grid.shape or dataset.transform != grid.transform):
+                raise OutputError(
+                    f"{path} came out with another grid than it was given, so it would lie in the "
+                    "wrong place. This is a fault of geotranslate or GDAL: please report it."
+                )
+    except RasterioError as error:
+        raise OutputError(
+            f"{path} cannot be read back after it was written ({error}), most often because the "
+            "disk is full. Make room and run the same command again: what is finished is kept."
+        ) from error
+
+
+def _layout(grid: Grid, dtype: str) -> dict[str, Any]:
+    """Creation options: blocks where the raster is larger than one, cheap compression."""
+    predictor = 3 if np.issubdtype(np.dtype(dtype), np.floating) else 2
+    layout: dict[str, Any] = {"compress": "deflate", "zlevel": 1, "predictor": predictor}
+    if min(grid.shape) > BLOCK // 2:
+        layout |= {"tiled": True, "blockxsize": BLOCK // 2, "blockysize": BLOCK // 2}
+    return layout | {"bigtiff": "if_safer"}

@@ -29,3 +29,6 @@ GAN_LOSSES: tuple[GanLoss, ...] = get_args(GanLoss)
 
 Precision = Literal["auto", "float32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+LayoutName = Literal["pix2pix", "cyclegan", "train_a_b"]
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)

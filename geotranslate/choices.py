@@ -32,3 +32,6 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 LayoutName = Literal["pix2pix", "cyclegan", "train_a_b"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
+
+MosaicBlend = Literal["feather", "first", "last", "mean"]
+MOSAIC_BLENDS: tuple[MosaicBlend, ...] = get_args(MosaicBlend)

@@ -94,30 +94,49 @@ class Domain(BaseModel, frozen=True, extra="forbid"):
         return Normalization(convert(_column(gain)), convert(_column(bias)))
 
     def encode(self, values: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[Any]:
-        """Stored values as they go into a file: rounded, inside the dtype, nodata where invalid.
-
-        A valid pixel never gets the nodata value: it moves to the neighbouring value.
+        """Stored values as they go into a file; see :func:`encode`.
 
         Args:
             values: (bands, rows, cols) as :meth:`Normalization.inverse` gives them.
             valid: (rows, cols).
         """
-        dtype = np.dtype(self.dtype)
-        stored = to_dtype(values, dtype)
-        if self.nodata is None:
-            stored[:, ~valid] = 0
-            return stored
-        stored[stored == self.nodata] = _neighbour(self.nodata, dtype)
-        stored[:, ~valid] = self.nodata
-        return stored
+        return encode(values, valid, dtype=self.dtype, nodata=self.nodata)
 
 
-def to_dtype(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+def encode(
+    values: NDArray[Any], valid: NDArray[np.bool_], *, dtype: str, nodata: float | None
+) -> NDArray[Any]:
+    """Stored values as they go into a file: rounded, inside the dtype, nodata where invalid.
+
+    A valid pixel never gets the nodata value: it moves to the neighbouring value.
+
+    Args:
+        values: (bands, rows, cols).
+        valid: (rows, cols).
+        dtype: numpy's name of the file's type.
+        nodata: the file's value for "nothing here"; 0 is written there when it has none.
+    """
+    # What lies under an invalid pixel may be NaN, which no integer can take.
+    stored = to_dtype(np.where(valid, values, 0), np.dtype(dtype))
+    if nodata is not None:
+        stored[stored == nodata] = _neighbour(nodata, stored.dtype)
+        stored[:, ~valid] = nodata
+    return stored
+
+
+def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """A copy of the values as a dtype; integers are rounded and stay within its limits."""
-    if np.issubdtype(dtype, np.integer):
+    if values.dtype != dtype and np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
-        values = np.rint(values).clip(info.min, info.max)
+        values = np.rint(values)
+        values = values.clip(info.min, _at_most(info.max, values.dtype))
     return values.astype(dtype)
+
+
+def _at_most(limit: int, dtype: np.dtype[Any]) -> Any:
+    """The largest float that is not above a limit: float32 rounds 2**31 - 1 up to 2**31."""
+    nearest = dtype.type(limit)
+    return np.nextafter(nearest, dtype.type(0)) if int(nearest) > limit else nearest
 
 
 def _column(values: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -74,8 +74,8 @@ def file_job(output: Path, record: dict[str, Any], *, overwrite: bool = False) -
             else:
                 _prepare_parts(output, parts, record, overwrite=overwrite)
             yield FileJob(output, parts, record, finished)
-            if not finished:
-                shutil.rmtree(parts)
+            # Also when finished before: the process may have died between the last two steps.
+            _empty(parts)
     finally:
         _remove_if_bare(parts)
 
@@ -201,13 +201,18 @@ def read_record(raster: Path) -> dict[str, Any] | None:
 def _prepare_parts(output: Path, parts: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     path = parts / RECORD_NAME
     if overwrite:
-        for file in parts.iterdir():
-            if file.name != LOCK_NAME:
-                file.unlink()
+        _empty(parts)
     elif path.exists():
         check_same_work(output, json.loads(path.read_text()), record)
     if not path.exists():
         write_text(path, json.dumps(record, indent=1))
+
+
+def _empty(parts: Path) -> None:
+    """Remove everything but the lock, which some systems keep from being removed while held."""
+    for file in parts.iterdir():
+        if file.name != LOCK_NAME:
+            file.unlink()
 
 
 def _remove_if_bare(parts: Path) -> None:

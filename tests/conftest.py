@@ -1,0 +1,78 @@
+"""What tests of several parts share: small rasters, made where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+
+from geotranslate.raster.domain import Band
+from geotranslate.raster.writing import describe_bands
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+NORTH_UP = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
+
+MakeRaster = Callable[..., Path]
+
+
+@pytest.fixture
+def make_raster(tmp_path: Path) -> MakeRaster:
+    """Writes a GeoTIFF below ``tmp_path`` and returns its path.
+
+    Pixels are (bands, rows, cols), the first at ``col``, ``row`` of a grid in EPSG:32633 with
+    10 m a pixel unless said otherwise. ``valid`` becomes an internal mask; other words go to
+    rasterio.
+    """
+
+    def make(
+        name: str,
+        pixels: NDArray[np.generic],
+        *,
+        col: int = 0,
+        row: int = 0,
+        crs: str | None = "EPSG:32633",
+        transform: Affine = NORTH_UP,
+        valid: NDArray[np.bool_] | None = None,
+        bands: tuple[Band, ...] = (),
+        **profile: object,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count, height, width = pixels.shape
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                crs=crs,
+                transform=transform @ Affine.translation(col, row),
+                count=count,
+                height=height,
+                width=width,
+                dtype=pixels.dtype,
+                **profile,
+            ) as file,
+        ):
+            file.write(pixels)
+            if bands:
+                describe_bands(file, bands)
+            if valid is not None:
+                file.write_mask(valid)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real imagery beside the repository."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("no real imagery at ../shared/data")
+    return REAL_DATA

@@ -1,0 +1,46 @@
+"""What a layer is told about a batch besides its pixels, and how that reaches it."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Context(NamedTuple):
+    """What a normalization layer must know about a batch.
+
+    A named tuple and not a dataclass, because Lightning Fabric casts the tensors among a module's
+    arguments and refuses frozen dataclasses.
+
+    Attributes:
+        valid: (N, 1, H, W) of 0 and 1, at the size of the network's input; None where every pixel
+            is valid, which is also the faster way.
+        groups: the batch is this many equal parts one after the other (real images, say, and then
+            translated ones), and batch statistics are those of each part alone.
+        track: whether running statistics learn from this batch. Only the first group counts.
+    """
+
+    valid: Tensor | None = None
+    groups: int = 1
+    track: bool = False
+
+
+PLAIN = Context()
+"""One group, every pixel valid, nothing tracked."""
+
+
+class Contextual(nn.Module):
+    """A module whose ``forward`` takes the context beside the pixels."""
+
+
+class Chain(Contextual):
+    """Modules one after the other; those that take the context get it."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(modules)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """Hand ``x`` from module to module."""
+        for layer in self.layers:
+            x = layer(x, context) if isinstance(layer, Contextual) else layer(x)
+        return x

@@ -133,6 +133,14 @@ def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return values.astype(dtype)
 
 
+def can_hold(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a pixel of a dtype can have a value."""
+    if not np.issubdtype(dtype, np.integer):
+        return True
+    info = np.iinfo(dtype)
+    return float(value).is_integer() and info.min <= value <= info.max
+
+
 def _at_most(limit: int, dtype: np.dtype[Any]) -> Any:
     """The largest float that is not above a limit: float32 rounds 2**31 - 1 up to 2**31."""
     nearest = dtype.type(limit)

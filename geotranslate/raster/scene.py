@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from geotranslate.errors import BandError, GridError, RasterError
-from geotranslate.raster.domain import Band
+from geotranslate.errors import BandError, GridError, RasterError, SettingError
+from geotranslate.raster.domain import Band, can_hold
 from geotranslate.raster.grid import Grid
 
 Decibel = Literal["power", "amplitude"]
@@ -106,7 +107,10 @@ class Scene:
                 *(np.dtype(self._dataset.dtypes[i - 1]) for i in self._indexes)
             ).name
         self._nodata_given = nodata
-        self.nodata = self._dataset.nodata if nodata is None else nodata
+        if nodata is not None:
+            _check_nodata(nodata, self._dataset, self._indexes)
+        # The value stands for linear numbers; among decibels it would mean something else.
+        self.nodata = None if self._decibel else self._dataset.nodata if nodata is None else nodata
 
     def __enter__(self) -> Self:
         return self
@@ -147,18 +151,19 @@ class Scene:
 
     def read_reflected(self, window: Window) -> Chip:
         """The pixels of a window that may leave the raster: it is mirrored there, mask and all."""
-        inside = intersect(window, self.grid)
-        chip = self.read(inside)
-        before = int(inside.row_off - window.row_off), int(inside.col_off - window.col_off)
-        rows = before[0], int(window.height - inside.height) - before[0]
-        cols = before[1], int(window.width - inside.width) - before[1]
-        if not any(rows + cols):
-            return chip
-        return Chip(
-            np.pad(chip.pixels, ((0, 0), rows, cols), "reflect"),
-            np.pad(chip.valid, (rows, cols), "reflect"),
-            self.grid.window_grid(window),
+        rows = _mirrored(window.row_off, window.height, self.grid.height)
+        cols = _mirrored(window.col_off, window.width, self.grid.width)
+        needed = Window(
+            col_off=int(cols.min()),
+            row_off=int(rows.min()),
+            width=int(np.ptp(cols)) + 1,
+            height=int(np.ptp(rows)) + 1,
         )
+        chip = self.read(needed)
+        if needed == window:
+            return chip
+        place = np.ix_(rows - needed.row_off, cols - needed.col_off)
+        return Chip(chip.pixels[:, *place], chip.valid[place], self.grid.window_grid(window))
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same for work on this scene to be continued."""
@@ -211,6 +216,7 @@ def open_scene(
         RasterError: the file is missing, no raster, damaged, without a CRS, or of a kind that
             cannot be cut into windows (rotated, GCPs only, palette, complex).
         BandError: a band is not there.
+        SettingError: the raster's type cannot hold the nodata value.
     """
     return Scene(path, bands=bands, nodata=nodata, decibel=decibel)
 
@@ -240,6 +246,16 @@ def expand_paths(inputs: Iterable[str | Path]) -> list[str]:
             raise RasterError(f"{missing}, so there is nothing to read. Check the path.")
         paths.update(dict.fromkeys(found))
     return list(paths)
+
+
+def _mirrored(start: float, length: float, size: int) -> NDArray[np.intp]:
+    """The pixels of an axis of ``size`` that stand at ``length`` places from ``start``.
+
+    Beyond its ends the axis runs backwards; the pixel at the end is not repeated.
+    """
+    period = max(2 * size - 2, 1)
+    places = np.arange(start, start + length, dtype=np.intp) % period
+    return np.minimum(places, period - places)
 
 
 def intersect(window: Window, grid: Grid) -> Window:
@@ -306,7 +322,10 @@ def _open(path: str) -> rasterio.DatasetReader:
                 f"{path} is empty (0 bytes), so it holds no raster. Copy or download it again."
             )
     try:
-        dataset = rasterio.open(path)
+        with warnings.catch_warnings():
+            # A sentence of ours says it, with the mend.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(path)
     except RasterioError as error:
         raise RasterError(
             f"{path} cannot be opened as a raster ({_first_line(error)}). Give a GeoTIFF, VRT or "
@@ -364,6 +383,15 @@ def _describe(dataset: rasterio.DatasetReader, index: int) -> Band:
         offset=dataset.offsets[position],
         color=dataset.colorinterp[position].name,
     )
+
+
+def _check_nodata(nodata: float, dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> None:
+    for kind in {dataset.dtypes[index - 1] for index in indexes}:
+        if not can_hold(np.dtype(kind), nodata):
+            raise SettingError(
+                f"nodata {nodata:g} cannot be a value of {dataset.name}, which holds {kind}, so no "
+                "pixel would ever be left out. Give the value that its empty pixels have."
+            )
 
 
 def _check_inside(window: Window, grid: Grid, path: str) -> None:

@@ -35,3 +35,9 @@ LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
 MosaicBlend = Literal["feather", "first", "last", "mean"]
 MOSAIC_BLENDS: tuple[MosaicBlend, ...] = get_args(MosaicBlend)
+
+PredictBlend = Literal["crop"]
+PREDICT_BLENDS: tuple[PredictBlend, ...] = get_args(PredictBlend)
+
+PredictDecibel = Literal["power", "amplitude", "none"]
+PREDICT_DECIBELS: tuple[PredictDecibel, ...] = get_args(PredictDecibel)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import pandas as pd
+import numpy as np
 import pyogrio
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from rasterio.crs import CRS
 
@@ -200,12 +201,19 @@ def _statistics(row: dict[str, Any], number: int) -> BandStatistics:
 def _footprints(records: Sequence[ChipRecord], crs: CRS | None = None) -> gpd.GeoSeries:
     """The chips' outlines in one CRS, by default longitude and latitude."""
     target = crs.to_string() if crs else FOOTPRINT_CRS
-    places = pd.Series([record.grid.crs.to_string() for record in records], dtype=object)
-    boxes = gpd.GeoSeries([shapely.box(*record.grid.bounds) for record in records])
-    parts = [
-        boxes[places == place].set_crs(place).to_crs(target) for place in dict.fromkeys(places)
-    ]
-    return pd.concat(parts).sort_index() if parts else boxes.set_crs(target)
+    places = np.array([record.grid.crs.to_string() for record in records], dtype=object)
+    outlines = np.array([shapely.box(*record.grid.bounds) for record in records], dtype=object)
+    for place in dict.fromkeys(places):
+        outlines[places == place] = _transformed(outlines[places == place], place, target)
+    return gpd.GeoSeries(outlines, crs=target)
+
+
+def _transformed(outlines: NDArray[np.object_], crs: str, target: str) -> NDArray[np.object_]:
+    try:
+        moved: NDArray[np.object_] = gpd.GeoSeries(outlines, crs=crs).to_crs(target).to_numpy()
+    except RuntimeError:  # pyproj's: a building site's own coordinates have no place on Earth
+        return np.full(len(outlines), None, dtype=object)
+    return moved
 
 
 def _write(path: Path, table: gpd.GeoDataFrame) -> None:

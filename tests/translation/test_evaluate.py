@@ -1,0 +1,368 @@
+"""Evaluation of files: what is compared with what, on which grid, and what is refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.warp import transform_bounds
+
+from geotranslate.cli.main import run
+from geotranslate.errors import BandError, GridError, OutputError, RasterError, SettingError
+from geotranslate.raster.domain import Band
+from geotranslate.translation import side_by_side
+from geotranslate.translation.evaluate import (
+    claim_report,
+    evaluate,
+    plan_evaluation,
+    write_report,
+)
+from geotranslate.translation.metrics import ValueRange, measure
+
+NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
+BYTES = ValueRange((0, 0, 0), (255, 255, 255))
+
+
+def picture(seed=0, bands=3, rows=40, cols=50):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (bands, rows, cols), dtype=np.uint8)
+
+
+def noisy(pixels, seed=1):
+    noise = np.random.default_rng(seed).normal(0, 20, pixels.shape)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+def test_figures_of_files_read_in_windows_equal_those_of_the_whole_arrays(make_raster, monkeypatch):
+    monkeypatch.setattr(side_by_side, "CORE", 16)
+    truth, predicted = picture(), noisy(picture())
+    truth[:, 5:30, 10:20] = 0
+    predicted[:, 20:, :9] = 0
+    files = (
+        make_raster("predicted.tif", predicted, nodata=0),
+        make_raster("truth.tif", truth, nodata=0),
+    )
+    report = evaluate(*files)
+    valid = (truth > 0).all(axis=0) & (predicted > 0).all(axis=0)
+    found, whole = report.images[0], measure(predicted, truth, valid, BYTES)
+    assert found.pixels == valid.sum()
+    assert found.truth_grid == "truth and prediction lie on the same grid"
+    for name, value in vars(whole).items():
+        got = getattr(found.candidates["prediction"], name)
+        assert got == pytest.approx(value, rel=1e-9), name
+
+
+def test_a_truth_on_another_grid_is_resampled_and_the_report_says_so(make_raster):
+    # A slope, which bilinear resampling keeps: any shift between the grids would show.
+    def slope(resolution, cols):
+        x = (np.arange(cols) + 0.5) * resolution
+        return np.tile((x / 100).astype(np.float32), (1, cols, 1))
+
+    predicted = make_raster("predicted.tif", slope(10, 40))
+    truth = make_raster("truth.tif", slope(20, 20), transform=NORTH_UP @ Affine.scale(2))
+    report = evaluate(predicted, truth)
+    image = report.images[0]
+    assert image.candidates["prediction"].mae[0] == pytest.approx(0, abs=0.01)
+    assert image.truth_grid == (
+        "the truth was resampled (bilinear) from EPSG:32633 at 20 x 20 onto the prediction's "
+        "grid, EPSG:32633 at 10 x 10"
+    )
+    assert report.to_dict()["images"][0]["truth_grid"] == image.truth_grid
+
+
+def test_a_truth_in_another_crs_is_compared_where_both_hold_data(make_raster):
+    pixels = np.full((1, 40, 40), 7, np.uint8)
+    predicted = make_raster("predicted.tif", pixels)
+    with rasterio.open(predicted) as opened:
+        left, _, right, top = transform_bounds(opened.crs, "EPSG:4326", *opened.bounds)
+    step = (right - left) / 40
+    truth = make_raster(
+        "truth.tif",
+        np.full((1, 30, 20), 9, np.uint8),
+        crs="EPSG:4326",
+        transform=Affine(step, 0, left, 0, -step, top),
+    )
+    image = evaluate(predicted, truth).images[0]
+    assert 0 < image.pixels < 30 * 40
+    assert image.candidates["prediction"].bias == pytest.approx((-2,))
+
+
+def test_a_larger_truth_of_the_same_pixels_is_copied(make_raster):
+    truth = picture(rows=60, cols=70)
+    predicted = make_raster("predicted.tif", truth[:, 10:50, 20:70], col=20, row=10)
+    image = evaluate(predicted, make_raster("truth.tif", truth)).images[0]
+    assert image.candidates["prediction"].mae == (0, 0, 0)
+    assert "copied, not resampled" in image.truth_grid
+
+
+def test_folders_are_matched_by_name_and_each_image_counts_once(make_raster):
+    names = ["north", "south", "west"]
+    for seed, name in enumerate(names):
+        truth = picture(seed, rows=20 + 10 * seed)
+        make_raster(f"truth/{name}.tif", truth)
+        if name != "west":
+            make_raster(f"predicted/{name}.tif", noisy(truth, seed))
+    folder = make_raster("predicted/north.tif", noisy(picture(0, rows=20))).parent
+    report = evaluate(folder, folder.with_name("truth"))
+    assert [image.files.name for image in report.images] == ["north", "south"]
+    psnrs = [image.candidates["prediction"].psnr for image in report.images]
+    assert report.summary()["prediction"].psnr == pytest.approx(np.mean(psnrs))
+
+
+def test_a_prediction_without_a_namesake_is_refused_with_the_mend(make_raster):
+    make_raster("truth/a.tif", picture())
+    predicted = make_raster("predicted/b.tif", picture())
+    with pytest.raises(SettingError, match=r"no raster named b\.tif.*Give both the same file name"):
+        evaluate(predicted.parent, predicted.parent.with_name("truth"))
+
+
+def test_one_prediction_takes_a_folder_of_truths_as_a_mosaic(make_raster):
+    whole = picture(rows=40, cols=60)
+    predicted = make_raster("predicted.tif", whole)
+    make_raster("truth/left.tif", whole[:, :, :35])
+    make_raster("truth/far.tif", whole, col=5_000)
+    right = make_raster("truth/right.tif", whole[:, :, 25:], col=25)
+    image = evaluate(predicted, right.parent).images[0]
+    assert image.pixels == 40 * 60
+    assert image.candidates["prediction"].mae == (0, 0, 0)
+
+
+def test_errors_are_in_physical_units(make_raster):
+    truth = np.full((1, 8, 8), 3000, np.uint16)
+    truth[0, 0] = 1000
+    bands = (Band(name="red", unit="reflectance", scale=1e-4, offset=-0.1),)
+    predicted = make_raster("p.tif", truth + np.uint16(50), bands=bands)
+    report = evaluate(predicted, make_raster("t.tif", truth, bands=bands))
+    assert report.images[0].candidates["prediction"].mae == pytest.approx((0.005,))
+    assert report.plan.bands[0].unit == "reflectance"
+    assert report.plan.value_range.low == pytest.approx((0.0,), abs=1e-6)
+    assert report.plan.value_range.high == pytest.approx((0.2,), rel=1e-3)
+    assert "percentile" in report.plan.range_origin
+
+
+def test_a_given_range_wins(make_raster):
+    truth = make_raster("t.tif", picture())
+    plan = plan_evaluation(truth, truth, value_range=(0, 100))
+    assert plan.value_range == ValueRange((0,) * 3, (100,) * 3)
+
+
+def test_bands_of_the_truth_are_chosen_by_number(make_raster):
+    truth = picture(bands=5)
+    predicted = make_raster("p.tif", truth[[3, 0]])
+    report = evaluate(predicted, make_raster("t.tif", truth), bands="4,1")
+    assert report.images[0].candidates["prediction"].mae == (0, 0)
+
+
+def test_the_nodata_value_given_for_the_truth_is_left_out(make_raster):
+    truth = picture() // 2 + 1
+    predicted = make_raster("p.tif", truth)
+    truth[:, :10] = 255
+    report = evaluate(predicted, make_raster("t.tif", truth), nodata=255)
+    assert report.images[0].pixels == 30 * 50
+    assert report.images[0].candidates["prediction"].mae == (0, 0, 0)
+
+
+def test_baselines_are_fitted_on_the_image_itself_and_the_report_says_so(make_raster):
+    source = picture(3, bands=2)
+    truth = (0.25 * source[:1] + 0.5 * source[1:] + 10).astype(np.float32)
+    predicted = make_raster("p.tif", truth + np.float32(5))
+    report = evaluate(predicted, make_raster("t.tif", truth), source=make_raster("s.tif", source))
+    found = report.images[0].candidates
+    assert list(found) == ["prediction", "mean_color", "linear"]
+    assert found["linear"].mae[0] == pytest.approx(0, abs=1e-5)
+    assert found["mean_color"].bias[0] == pytest.approx(0, abs=1e-5)
+    assert found["mean_color"].rmse[0] == pytest.approx(truth.std(), rel=1e-5)
+    assert "flatters them" in report.plan.fit_origin
+
+
+def test_baselines_can_be_fitted_on_other_images(make_raster):
+    for seed, name in enumerate(["a", "b"]):
+        source = picture(seed, bands=1)
+        make_raster(f"fit_source/{name}.tif", source)
+        fit = make_raster(f"fit_truth/{name}.tif", (2.0 * source + 3).astype(np.float32))
+    source = picture(9, bands=1)
+    truth = make_raster("t.tif", (2.0 * source + 13).astype(np.float32))
+    report = evaluate(
+        truth,
+        truth,
+        source=make_raster("s.tif", source),
+        fit_truth=fit.parent,
+        fit_source=fit.parent.with_name("fit_source"),
+    )
+    found = report.images[0].candidates
+    assert found["linear"].bias[0] == pytest.approx(-10, abs=1e-4)
+    assert found["linear"].mae[0] == pytest.approx(10, abs=1e-4)
+    training = np.mean([2.0 * picture(seed, bands=1) + 3 for seed in (0, 1)])
+    assert found["mean_color"].bias[0] == pytest.approx(training - (2.0 * source + 13).mean())
+    assert report.plan.fit_origin.startswith("fitted on other images: 2 of")
+
+
+def test_every_candidate_is_measured_on_the_same_pixels(make_raster):
+    source = picture(4, bands=1)
+    source[:, :15] = 0
+    truth = make_raster("t.tif", picture())
+    image = evaluate(truth, truth, source=make_raster("s.tif", source, nodata=0)).images[0]
+    assert image.pixels == (source > 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        ({"fit_source": "x.tif"}, "Give --fit-truth and --source too"),
+        ({"source": "x.tif", "fit_truth": "x.tif"}, "Give --fit-source too"),
+    ],
+)
+def test_half_a_fit_is_refused_with_the_mend(settings, mend):
+    with pytest.raises(SettingError, match=mend):
+        plan_evaluation("p.tif", "t.tif", **settings)
+
+
+def test_unlike_band_counts_are_refused_with_the_mend(make_raster):
+    predicted, truth = make_raster("p.tif", picture()), make_raster("t.tif", picture(bands=5))
+    with pytest.raises(BandError, match=r"has 3 bands .* has 5.*--bands 1,2,3"):
+        evaluate(predicted, truth)
+
+
+def test_unlike_units_are_refused_with_the_mend(make_raster):
+    predicted = make_raster("p.tif", picture(bands=1), bands=(Band(name="VH", unit="dB"),))
+    with pytest.raises(
+        BandError, match=r"VH of .* is in dB and height of .* in m.*Bring both to one unit"
+    ):
+        evaluate(
+            predicted,
+            make_raster("t.tif", picture(bands=1), bands=(Band(name="height", unit="m"),)),
+        )
+
+
+def test_images_that_are_not_alike_are_refused_with_the_mend(make_raster):
+    make_raster("p/a.tif", picture())
+    one = make_raster("p/b.tif", picture(bands=1))
+    with pytest.raises(BandError, match=r"true bands of .*b.tif are 1.*Evaluate them apart"):
+        evaluate(one.parent, one.parent)
+
+
+def test_images_of_different_places_are_refused_with_the_mend(make_raster):
+    predicted = make_raster("p.tif", picture())
+    truth = make_raster("t.tif", picture(), col=10_000)
+    with pytest.raises(GridError, match=r"do not overlap: \(500000, .*of the same place"):
+        evaluate(predicted, truth)
+
+
+def test_images_without_a_common_valid_pixel_are_refused_with_the_mend(make_raster):
+    predicted, truth = picture() | 1, picture() | 1
+    predicted[:, :20], truth[:, 20:] = 0, 0
+    files = make_raster("p.tif", predicted, nodata=0), make_raster("t.tif", truth, nodata=0)
+    with pytest.raises(GridError, match=r"no pixel holds data in all of them.*nodata values"):
+        evaluate(*files)
+
+
+def test_a_missing_file_is_refused(make_raster):
+    with pytest.raises(RasterError, match=r"nowhere\.tif does not exist"):
+        evaluate("nowhere.tif", make_raster("t.tif", picture()))
+
+
+def test_a_constant_truth_needs_a_range(make_raster):
+    truth = make_raster("t.tif", np.full((1, 8, 8), 5, np.uint16))
+    with pytest.raises(SettingError, match="Give a range"):
+        evaluate(truth, truth)
+    assert evaluate(truth, truth, value_range=(0, 10)).images[0].pixels == 64
+
+
+def test_a_report_is_finished_refused_or_written_anew_by_the_rule(make_raster, tmp_path):
+    truth, other = make_raster("t.tif", picture()), make_raster("o.tif", noisy(picture()))
+    output = tmp_path / "new" / "report.json"
+    plan = plan_evaluation(other, truth)
+    with claim_report(output, plan) as finished:
+        assert not finished
+        write_report(evaluate(other, truth), output)
+    assert [file.name for file in output.parent.iterdir()] == ["report.json"]
+
+    with claim_report(output, plan) as finished:
+        assert finished
+    changed = plan_evaluation(other, truth, value_range=(0, 100))
+    with (
+        pytest.raises(
+            OutputError, match=r"value_range was null and is now \[0, 100\].*--overwrite"
+        ),
+        claim_report(output, changed),
+    ):
+        pass
+    with claim_report(output, changed, overwrite=True) as finished:
+        assert not finished
+    output.write_text("not a report")
+    with (
+        pytest.raises(OutputError, match=r"was not made by this command.*--overwrite"),
+        claim_report(output, plan),
+    ):
+        pass
+
+
+def command(*words):
+    """Run the command line; gives its exit status."""
+    try:
+        run(["evaluate", *map(str, words)])
+    except SystemExit as exit_:
+        return exit_.code
+    return 0
+
+
+def test_the_command_prints_tables_that_a_person_reads(make_raster, capsys):
+    bands = tuple(Band(name=f"[{color}]", unit="level") for color in ("red", "green", "blue"))
+    for seed, name in enumerate(["north", "south"]):
+        truth = make_raster(f"truth/{name}.tif", picture(seed), bands=bands)
+        predicted = make_raster(f"predicted/{name}.tif", noisy(picture(seed)), bands=bands)
+        source = make_raster(f"source/{name}.tif", picture(seed + 5, bands=2))
+    status = command(predicted.parent, truth.parent, "--source", source.parent)
+    text = capsys.readouterr().out
+    assert status == 0
+    for words in (
+        "[blue] [level]",
+        "RMSE of linear regression",
+        "PSNR 8 x 8, dB",
+        "mean of 2 images",
+        "north",
+        "median",
+        "0 to 255",
+        "full range: all values of uint8",
+        "pixels measured: 4,000",
+        "Measured 2 images in",
+    ):
+        assert words in text, text
+
+
+def test_the_command_writes_a_report_and_does_nothing_when_it_is_there(
+    make_raster, tmp_path, capsys
+):
+    truth = make_raster("t.tif", picture())
+    output = tmp_path / "report.json"
+    assert command(truth, truth, "-o", output) == 0
+    assert f"wrote {output}" in capsys.readouterr().out
+    report = json.loads(output.read_text())
+    assert report["mean"]["prediction"]["mae"] == [0, 0, 0]
+    assert report["mean"]["prediction"]["psnr"] is None
+    assert set(report["figures"]) == set(report["mean"]["prediction"])
+    before = output.stat().st_mtime_ns
+    assert command(truth, truth, "-o", output) == 0
+    assert "there already" in capsys.readouterr().out
+    assert output.stat().st_mtime_ns == before
+
+
+def test_json_is_one_line(make_raster, capsys):
+    truth = make_raster("t.tif", picture())
+    assert command(truth, truth, "--json") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.count("\n") == 1
+    assert json.loads(printed.out)["images"][0]["pixels"] == 2000
+
+
+def test_the_command_refuses_in_one_sentence_with_status_2_and_writes_nothing(
+    make_raster, tmp_path, capsys
+):
+    output = tmp_path / "report.json"
+    status = command(make_raster("p.tif", picture()), tmp_path / "gone.tif", "-o", output)
+    assert status == 2
+    assert re.match(r"Error: .*gone\.tif does not exist", capsys.readouterr().err)
+    assert {file.name for file in tmp_path.iterdir()} == {"p.tif"}

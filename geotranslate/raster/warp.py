@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import reproject, transform_bounds
@@ -23,6 +25,8 @@ RESAMPLINGS = {
     "cubic": Resampling.cubic,
     "average": Resampling.average,
 }
+
+STRIP_COLS = 64
 
 
 class WarpedScenes:
@@ -93,11 +97,23 @@ def check_same_kind(first: Scene, other: Scene) -> None:
 
 def read_onto(scene: Scene, grid: Grid, window: Window, resampling: Resampling) -> Chip | None:
     """A scene's pixels in a window of another grid; None where the two do not meet."""
-    target = grid.window_grid(window)
     if scene.grid.is_aligned(grid):
-        return _read_shifted(scene, target)
+        return _read_shifted(scene, grid.window_grid(window))
+    # Along a row, GDAL computes exact coordinates at both ends and draws lines between. In strips
+    # that are fixed to the grid, those lines do not depend on the window, and are short.
+    start = int(window.col_off // STRIP_COLS) * STRIP_COLS
+    ahead = int(window.col_off) - start
+    strips = -(-(ahead + int(window.width)) // STRIP_COLS)
+    wide = grid.window_grid(
+        Window(
+            col_off=start,
+            row_off=window.row_off,
+            width=strips * STRIP_COLS,
+            height=window.height,
+        )
+    )
     scales = _kernel_scales(scene.grid, grid)
-    needed = _source_window(scene.grid, target, scales)
+    needed = _source_window(scene.grid, wide, scales)
     if needed is None:
         return None
     source = scene.read(needed)
@@ -105,24 +121,43 @@ def read_onto(scene: Scene, grid: Grid, window: Window, resampling: Resampling) 
     # NaN in all bands where one is invalid: the warper then leaves out the very same pixels in
     # each band, which no nodata value or alpha band of GDAL's own achieves.
     numbers = np.where(source.valid, source.pixels.astype(number), np.nan)
-    warped = np.full((len(scene.bands), *target.shape), np.nan, number)
+    warped = np.concatenate(
+        [
+            _warp_strip(numbers, source.grid, wide, strip * STRIP_COLS, scales, resampling)
+            for strip in range(strips)
+        ],
+        axis=-1,
+    )[..., ahead : ahead + int(window.width)]
+    valid = np.asarray(np.isfinite(warped).all(axis=0))
+    pixels = to_dtype(np.where(valid, warped, 0), source.pixels.dtype)
+    return Chip(pixels, valid, grid.window_grid(window))
+
+
+def _warp_strip(
+    numbers: NDArray[np.floating[Any]],
+    source: Grid,
+    target: Grid,
+    col: int,
+    scales: tuple[float, float],
+    resampling: Resampling,
+) -> NDArray[np.floating[Any]]:
+    """Source numbers (bands, rows, cols) in the target's columns from ``col``; NaN is invalid."""
+    strip = np.full((len(numbers), target.height, STRIP_COLS), np.nan, numbers.dtype)
     reproject(
         numbers,
-        warped,
-        src_crs=source.grid.crs,
-        src_transform=source.grid.transform,
+        strip,
+        src_crs=source.crs,
+        src_transform=source.transform,
         src_nodata=np.nan,
-        dst_crs=grid.crs,
-        dst_transform=target.transform,
+        dst_crs=target.crs,
+        dst_transform=target.transform @ Affine.translation(col, 0),
         dst_nodata=np.nan,
         resampling=resampling,
-        # Exact coordinates and a fixed kernel: GDAL's approximations depend on the window.
-        tolerance=0,
+        # Otherwise GDAL chooses the kernel's width anew for each window.
         XSCALE=scales[0],
         YSCALE=scales[1],
     )
-    valid = np.asarray(np.isfinite(warped).all(axis=0))
-    return Chip(to_dtype(np.where(valid, warped, 0), source.pixels.dtype), valid, target)
+    return strip
 
 
 def meets(source: Grid, grid: Grid) -> bool:

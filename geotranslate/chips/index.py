@@ -221,13 +221,22 @@ def _write(path: Path, table: gpd.GeoDataFrame) -> None:
     # GDAL knows a GeoPackage, and a GTI index, by how its name ends.
     part = path.with_name(f".part.{path.name}")
     part.unlink(missing_ok=True)
-    with explained(path), _fixed_date():
-        try:
-            table.to_file(part, driver="GPKG", layer=LAYER, engine="pyogrio")
-        except RuntimeError as error:  # the family of pyogrio's errors
-            part.unlink(missing_ok=True)
-            raise OSError(str(error)) from error
-        part.replace(path)
+    try:
+        with explained(path), _fixed_date():
+            _write_layer(part, table)
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_layer(path: Path, table: gpd.GeoDataFrame) -> None:
+    try:
+        table.to_file(path, driver="GPKG", layer=LAYER, engine="pyogrio")
+        indexed = pyogrio.read_info(path)["capabilities"]["fast_spatial_filter"]
+    except RuntimeError as error:  # the family of pyogrio's errors
+        raise OSError(str(error)) from error
+    if not indexed:  # written last, and GDAL says nothing when it cannot
+        raise OSError("the spatial index could not be written")
 
 
 @contextmanager

@@ -104,10 +104,12 @@ def write_index(folder: Path, records: Sequence[ChipRecord]) -> None:
         (folder / name).unlink(missing_ok=True)
         if chips:
             crs = chips[0].grid.crs
-            # GDAL looks for relative locations beside the index, so the folder can be moved; it
-            # takes bands, dtype, nodata and pixel size from the first chip.
+            # GDAL looks for relative locations beside the index, so the folder can be moved. It
+            # takes bands, dtype, nodata and pixel size from the first chip; but where that one
+            # has no mask others may have one.
             locations = {"location": [record.file for record in chips]}
-            _write(folder / name, gpd.GeoDataFrame(locations, geometry=_footprints(chips, crs)))
+            table = gpd.GeoDataFrame(locations, geometry=_footprints(chips, crs))
+            _write(folder / name, table, layer_metadata={"MASK_BAND": "YES"})
 
 
 def read_index(folder: Path) -> list[ChipRecord]:
@@ -216,22 +218,22 @@ def _transformed(outlines: NDArray[np.object_], crs: str, target: str) -> NDArra
     return moved
 
 
-def _write(path: Path, table: gpd.GeoDataFrame) -> None:
+def _write(path: Path, table: gpd.GeoDataFrame, **words: Any) -> None:
     """Write a GeoPackage of one layer that has its name only when it is complete."""
     # GDAL knows a GeoPackage, and a GTI index, by how its name ends.
     part = path.with_name(f".part.{path.name}")
     part.unlink(missing_ok=True)
     try:
         with explained(path), _fixed_date():
-            _write_layer(part, table)
+            _write_layer(part, table, **words)
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _write_layer(path: Path, table: gpd.GeoDataFrame) -> None:
+def _write_layer(path: Path, table: gpd.GeoDataFrame, **words: Any) -> None:
     try:
-        table.to_file(path, driver="GPKG", layer=LAYER, engine="pyogrio")
+        table.to_file(path, driver="GPKG", layer=LAYER, engine="pyogrio", **words)
         indexed = pyogrio.read_info(path)["capabilities"]["fast_spatial_filter"]
     except RuntimeError as error:  # the family of pyogrio's errors
         raise OSError(str(error)) from error

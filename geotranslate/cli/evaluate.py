@@ -113,7 +113,7 @@ def evaluate(
         if output:
             write_report(report, output)
     if not as_json:
-        _show(report)
+        show_report(report)
     written = f" and wrote {output}" if output else ""
     finish(
         f"Measured {len(images)} image{'s' * (len(images) > 1)}{written} in "
@@ -123,7 +123,8 @@ def evaluate(
     )
 
 
-def _show(report: Report) -> None:
+def show_report(report: Report) -> None:
+    """Print a report as tables: by band, by figure, by image."""
     from rich.console import Console
 
     console = Console()

@@ -45,6 +45,11 @@ class Grid:
         return self.height, self.width
 
     @property
+    def whole(self) -> Window:
+        """The window of all pixels."""
+        return Window(col_off=0, row_off=0, width=self.width, height=self.height)
+
+    @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) in CRS units, whichever way the axes run."""
         x0, y0 = self.transform @ (0, 0)

@@ -130,7 +130,8 @@ def write_cog(
     vrt = scratch / "joined.vrt"
     part = scratch / "joined.tif"
     with explained(output):
-        vrt.write_text(build_vrt(sources, grid, bands=bands, dtype=dtype, nodata=nodata, tags=tags))
+        text = build_vrt(sources, grid, bands=bands, dtype=dtype, nodata=nodata, tags=tags)
+        vrt.write_text(text, encoding="utf-8")
         rasterio.shutil.copy(
             vrt,
             part,

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from geotranslate.errors import OutputError
+from geotranslate.raster.output import (
+    differences,
+    file_job,
+    read_record,
+    record_tags,
+    write_text,
+)
+
+RECORD = {"command": "predict", "size": 256, "inputs": {"a.tif": [1, 2]}}
+
+
+def finish(job):
+    """What a body of work does at its end."""
+    with rasterio.open(
+        job.parts / "joined.tif",
+        "w",
+        driver="GTiff",
+        crs="EPSG:32633",
+        transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
+        count=1,
+        height=4,
+        width=4,
+        dtype="uint8",
+    ) as file:
+        file.write(np.ones((1, 4, 4), np.uint8))
+        file.update_tags(**record_tags(job.record))
+    (job.parts / "joined.tif").replace(job.output)
+
+
+def begin(output, record=RECORD, parts=("row.tif",), **words):
+    """Work that is interrupted after its first part."""
+    with suppress(KeyboardInterrupt), file_job(output, record, **words) as job:
+        for part in parts:
+            (job.parts / part).touch()
+        raise KeyboardInterrupt
+
+
+def complete(output, record=RECORD, **words):
+    with file_job(output, record, **words) as job:
+        if not job.finished:
+            finish(job)
+        return job
+
+
+def beside(output):
+    return sorted(path.name for path in output.parent.iterdir())
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "new" / "folder" / "out.tif"
+
+
+class TestRunningAgain:
+    def test_finished_work_leaves_its_output_and_nothing_beside(self, output):
+        assert not complete(output).finished
+        assert beside(output) == ["out.tif"]
+        assert read_record(output) == RECORD
+
+    def test_with_the_same_words_finished_work_is_left_alone(self, output):
+        complete(output)
+        before = output.stat().st_mtime_ns, output.read_bytes()
+        assert complete(output).finished
+        assert (output.stat().st_mtime_ns, output.read_bytes()) == before
+        assert beside(output) == ["out.tif"]
+
+    def test_interrupted_work_finds_its_parts_again(self, output):
+        begin(output)
+        assert not output.exists()
+        with file_job(output, RECORD) as job:
+            assert (job.parts / "row.tif").exists()
+            finish(job)
+        assert beside(output) == ["out.tif"]
+
+    @pytest.mark.parametrize("started", [begin, complete])
+    def test_other_words_are_refused_and_the_difference_named(self, output, started):
+        started(output)
+        other = {**RECORD, "size": 512, "inputs": {"a.tif": [1, 3]}}
+        with pytest.raises(OutputError, match=r"--overwrite to start over") as refusal:
+            complete(output, other)
+        assert "size was 256 and is now 512" in str(refusal.value)
+        assert "inputs.a.tif was [1, 2] and is now [1, 3]" in str(refusal.value)
+
+    def test_overwrite_starts_over_whatever_is_there(self, output):
+        complete(output)
+        begin(output, {**RECORD, "size": 1}, overwrite=True)
+        with file_job(output, {**RECORD, "size": 512}, overwrite=True) as job:
+            assert not job.finished
+            assert not (job.parts / "row.tif").exists()
+            finish(job)
+        assert read_record(output) == {**RECORD, "size": 512}
+        assert beside(output) == ["out.tif"]
+
+    def test_an_interrupted_overwrite_leaves_what_was_there(self, output):
+        complete(output)
+        begin(output, {**RECORD, "size": 1}, overwrite=True)
+        assert read_record(output) == RECORD
+
+    @pytest.mark.parametrize("content", [b"", b"my thesis"])
+    def test_a_file_of_somebody_elses_is_not_lost(self, output, content):
+        output.parent.mkdir(parents=True)
+        output.write_bytes(content)
+        with pytest.raises(OutputError, match=r"was not made by this command.*--overwrite"):
+            complete(output)
+        assert output.read_bytes() == content
+        assert beside(output) == ["out.tif"]
+
+    def test_work_that_finished_no_part_leaves_nothing(self, output):
+        begin(output, parts=())
+        assert beside(output) == []
+
+    def test_parts_of_a_process_that_died_at_the_very_end_go_with_the_next_run(self, output):
+        begin(output, parts=("row.tif", "joined.vrt"))
+        parts = output.with_name("out.tif.parts")
+        kept = {path.name: path.read_bytes() for path in parts.iterdir()}
+        complete(output)
+        parts.mkdir()
+        for name, content in kept.items():
+            (parts / name).write_bytes(content)
+        assert complete(output).finished
+        assert beside(output) == ["out.tif"]
+
+    def test_paths_and_tuples_are_recorded_as_json_says_them(self, output):
+        complete(output, {"size": (1, 2)})
+        assert complete(output, {"size": [1, 2]}).finished
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from geotranslate.raster.output import file_job
+with file_job(Path(sys.argv[1]), {"size": 1}) as job:
+    (job.parts / "row.tif").touch()
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(output):
+    """Another process that works on the output."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(output)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+class TestTwoProcesses:
+    def test_the_second_is_refused_and_disturbs_nothing(self, output, holder):
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=r"by another process.*Wait for it to end"):
+                complete(output, {"size": 1}, overwrite=overwrite)
+        assert (output.with_name("out.tif.parts") / "row.tif").exists()
+        assert holder.poll() is None
+
+    def test_a_killed_one_holds_nothing_up(self, output, holder):
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with file_job(output, {"size": 1}) as job:
+            assert (job.parts / "row.tif").exists()
+            finish(job)
+        assert beside(output) == ["out.tif"]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from geotranslate.errors import OutputError
+from geotranslate.raster.output import write_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_text(Path(sys.argv[1]), "x" * 5000)
+except OutputError as error:
+    print(error)
+"""
+
+
+class TestWriting:
+    def test_a_small_file_comes_whole(self, tmp_path):
+        write_text(tmp_path / "a.json", "grüße")
+        assert (tmp_path / "a.json").read_text(encoding="utf-8") == "grüße"
+        assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+    def test_a_full_disk_is_said_and_leaves_nothing(self, tmp_path):
+        path = tmp_path / "a.json"
+        done = subprocess.run(
+            [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
+        )
+        assert "Make room and run the same command again" in done.stdout
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs /proc")
+    def test_a_folder_that_cannot_be_written_is_said(self):
+        with pytest.raises(OutputError, match=r"Choose a folder you may write to|disk is full"):
+            complete(Path("/proc/nowhere/out.tif"))
+
+    @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_read_only_folder_is_said(self, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(OutputError, match="Choose a folder you may write to"):
+            complete(tmp_path / "out.tif")
+
+    def test_a_file_in_the_place_of_a_folder_is_said(self, tmp_path):
+        (tmp_path / "runs").touch()
+        with pytest.raises(OutputError, match=r"out\.tif"):
+            complete(tmp_path / "runs" / "out.tif")
+
+
+class TestRecords:
+    def test_equal_records_do_not_differ(self):
+        assert differences(RECORD, dict(reversed(RECORD.items()))) == []
+
+    def test_what_is_new_or_gone_is_named(self):
+        assert differences({"a": 1, "b": {"c": 2}}, {"b": {"d": 3}}) == [
+            "a was 1 and is now null",
+            "b.c was 2 and is now null",
+            "b.d was null and is now 3",
+        ]
+
+    def test_long_values_are_shortened(self):
+        (line,) = differences({"a": list(range(1000))}, {"a": []})
+        assert len(line) < 120
+
+    @pytest.mark.parametrize("tag", ["", "not json", "[1]"])
+    def test_a_record_that_cannot_be_read_is_none(self, make_raster, tag):
+        path = make_raster("a.tif", np.ones((1, 2, 2), np.uint8))
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(GEOTRANSLATE_JOB=tag)
+        assert read_record(path) is None

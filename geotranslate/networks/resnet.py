@@ -39,6 +39,7 @@ class ResnetGenerator(nn.Module):
     of 256 px and more, 6 for 128 px).
 
     Attributes:
+        in_channels, out_channels: bands of what goes in and of what comes out.
         stride: window sides must be multiples of it.
         halo: pixels around a core that its values depend on, rounded up to a multiple of `stride`.
         minimum_side: the smallest image it takes.
@@ -56,6 +57,7 @@ class ResnetGenerator(nn.Module):
         upsample: Upsample = "transposed",
     ) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
         bias = norm != "batch"  # batch norm has a shift of its own
         self.body = Chain(
             nn.ReflectionPad2d(3),

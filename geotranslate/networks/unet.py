@@ -22,6 +22,7 @@ class UnetGenerator(nn.Module):
     it has never seen: for scenes choose a depth that leaves crops several strides wide.
 
     Attributes:
+        in_channels, out_channels: bands of what goes in and of what comes out.
         stride: window sides must be multiples of it, ``2**depth``.
         halo: pixels around a core that its values depend on, rounded up to a multiple of `stride`.
         minimum_side: the smallest image it takes.
@@ -37,6 +38,7 @@ class UnetGenerator(nn.Module):
         upsample: Upsample = "transposed",
     ) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
         bias = norm != "batch"  # batch norm has a shift of its own
         widths = [width * min(2**level, 8) for level in range(depth)]
 

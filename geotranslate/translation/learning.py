@@ -1,0 +1,90 @@
+"""What the steps of all models are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+Backward = Callable[[Tensor], Any]
+
+
+def adam(networks: Iterable[nn.Module], learning_rate: float) -> Adam:
+    """The optimizer of pix2pix and CycleGAN, over the parameters of ``networks``."""
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    return Adam(parameters, lr=learning_rate, betas=(0.5, 0.999), fused=True)
+
+
+def descend(optimizer: Optimizer, loss: Tensor, backward: Backward) -> None:
+    """Take one step down the gradient of ``loss``."""
+    optimizer.zero_grad(set_to_none=True)
+    backward(loss)
+    optimizer.step()
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Let gradients pass through ``networks`` as called in here, but not into their weights."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+@contextmanager
+def predicting(*networks: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the networks are as before."""
+    before = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for network, training in zip(networks, before, strict=True):
+            network.train(training)
+
+
+def detached(**losses: Tensor) -> dict[str, Tensor]:
+    """The losses by name, for the log; still on the device, so that no step waits for it."""
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def state_of(
+    networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
+) -> dict[str, Any]:
+    """What networks and optimizers have learned: tensors, numbers and strings."""
+    return {
+        "networks": {name: network.state_dict() for name, network in networks.items()},
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+    }
+
+
+def load_state(
+    state: dict[str, Any], networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
+) -> None:
+    """Put back what `state_of` gave, into memory of the networks' and optimizers' own."""
+    for name, network in networks.items():
+        network.load_state_dict(state["networks"][name])
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+        _lay_out_as_parameters(optimizer)
+
+
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    """Copy momenta into the memory layout of their parameters.
+
+    The fused kernel walks parameters and momenta side by side and takes for granted that they lie
+    alike, but torch goes on with the very tensors that were loaded.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            like = parameter if value.shape == parameter.shape else value
+            values[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -1,0 +1,100 @@
+"""Losses that count valid pixels only, in float32. Where ``valid`` is None, all pixels are."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from geotranslate.choices import GanLoss
+from geotranslate.networks.geometry import ReceptiveField
+from geotranslate.translation.batch import hide
+
+
+def masked_l1(fake: Tensor, real: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean absolute difference over the valid pixels of the whole batch; 0 where there are none.
+
+    Args:
+        fake: (N, C, H, W).
+        real: (N, C, H, W).
+        valid: (N, 1, H, W) of 0 and 1.
+    """
+    difference = hide(fake - real, valid)
+    return difference.abs().sum() / _values(fake, valid)
+
+
+def pooled_l1(fake: Tensor, real: Tensor, valid: Tensor | None, cell: int = 8) -> Tensor:
+    """Mean absolute difference between the means over cells of ``cell`` x ``cell`` px.
+
+    It forgives pairs that lie a few pixels off each other. Only valid pixels enter a mean, and a
+    cell weighs by their number. Cells at the right and lower rim may be smaller.
+    """
+    difference = hide(fake - real, valid)
+    # The sum of the differences is the difference of the means times the number of pixels.
+    sums = functional.avg_pool2d(difference, cell, ceil_mode=True, divisor_override=1)
+    return sums.abs().sum() / _values(fake, valid)
+
+
+def _values(images: Tensor, valid: Tensor | None) -> Tensor | int:
+    """How many values of ``images`` are valid, at least 1."""
+    if valid is None:
+        return images.numel()
+    return (valid.sum() * images.shape[1]).clamp(min=1)
+
+
+def valid_share(valid: Tensor | None, field: ReceptiveField) -> Tensor | None:
+    """Valid share of the pixels that each score of a discriminator judges: (N, 1, rows, cols).
+
+    Pixels of a patch that lie outside the image do not count.
+    """
+    if valid is None:
+        return None
+    return functional.avg_pool2d(
+        valid, field.size, field.stride, field.padding, count_include_pad=False
+    )
+
+
+def least_squares(scores: Tensor, target: float) -> Tensor:
+    """Squared distance of each score to its target (Mao et al. 2017)."""
+    return (scores - target).square()
+
+
+def cross_entropy(scores: Tensor, target: float) -> Tensor:
+    """Cross-entropy of each score, taken as a logit, with its target (Goodfellow et al. 2014)."""
+    targets = torch.full_like(scores, target)
+    return functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
+
+
+ADVERSARIAL: dict[GanLoss, Callable[[Tensor, float], Tensor]] = {
+    "lsgan": least_squares,
+    "bce": cross_entropy,
+}
+
+
+class Judgement:
+    """How far a discriminator's scores are from saying real, or from saying fake.
+
+    Each score weighs by the valid share of the patch it judges.
+    """
+
+    def __init__(self, gan_loss: GanLoss, field: ReceptiveField) -> None:
+        self._distance = ADVERSARIAL[gan_loss]
+        self._field = field
+
+    def as_real(self, scores: Tensor, valid: Tensor | None) -> Tensor:
+        """Mean distance of the scores to 1; ``valid`` is that of the images."""
+        distances = self._distance(scores.float(), 1.0)
+        return weighted_mean(distances, valid_share(valid, self._field))
+
+    def as_fake(self, scores: Tensor, valid: Tensor | None) -> Tensor:
+        """Mean distance of the scores to 0; ``valid`` is that of the images."""
+        distances = self._distance(scores.float(), 0.0)
+        return weighted_mean(distances, valid_share(valid, self._field))
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of ``values`` by their weights; 0 where all weights are 0."""
+    if weights is None:
+        return values.mean()
+    total = weights.sum()
+    return (values * weights).sum() / torch.where(total > 0, total, 1.0)

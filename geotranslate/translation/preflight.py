@@ -1,0 +1,237 @@
+"""Whether a scene is what a model learned from: its bands, pixel size and values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geotranslate.choices import PredictDecibel
+from geotranslate.errors import BandError, GridError, SettingError
+from geotranslate.raster.domain import Domain
+from geotranslate.raster.scene import DECIBEL_FLOOR, Scene, open_scene
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_PIXELS = 100_000
+PLACE = 256  # side of the windows looked at
+PLACES = 40  # at least as many, so that no single place decides
+MOST_PLACES = 400  # at most as many, where most of the scene is invalid
+
+WARN_OUTSIDE = 0.05
+REFUSE_OUTSIDE = 0.5
+WARN_FACTOR = 1.25
+REFUSE_FACTOR = 2.0
+
+
+def open_matching(
+    path: str,
+    domain: Domain,
+    *,
+    bands: str | Sequence[int | str] | None = None,
+    nodata: float | None = None,
+    decibel: PredictDecibel | None = None,
+) -> Scene:
+    """Open a scene with a domain's bands, in its order; use it in a ``with`` statement.
+
+    Args:
+        path: anything GDAL opens.
+        domain: what the bands have to be.
+        bands: numbers or names to take instead. By default the bands named like the domain's, or
+            all bands in their order where not all of these names are there.
+        nodata: value that means "nothing here", where the file does not say.
+        decibel: how to turn linear values into decibels, if not as the domain says; "none" leaves
+            the values as they are.
+
+    Raises:
+        BandError: there are not as many bands as the domain has.
+        RasterError: it cannot be read as a georeferenced raster.
+    """
+    if bands is None:
+        with open_scene(path) as scene:
+            bands = _named_like(scene, domain)
+    if decibel is None:
+        decibel = domain.decibel
+    scene = open_scene(
+        path, bands=bands, nodata=nodata, decibel=None if decibel == "none" else decibel
+    )
+    if len(scene.bands) != len(domain.bands):
+        scene.close()
+        raise BandError(
+            f"the model takes {_count(domain.names)} and {path} gives "
+            f"{_count([band.name for band in scene.bands])}, so nobody knows which to use. Choose "
+            "with --bands, by number or name in the model's order."
+        )
+    return scene
+
+
+def check_scene(scene: Scene, domain: Domain, part: Window, *, force: bool = False) -> None:
+    """Refuse a scene that the model would not recognize; warn of one that it hardly would.
+
+    Warnings go to the log.
+
+    Args:
+        scene: opened with the domain's bands.
+        domain: what the model learned from.
+        part: the window that will be translated.
+        force: warn where it would refuse.
+
+    Raises:
+        GridError: pixels are larger or smaller than those learned from, by a factor of 2.
+        SettingError: of more than half of a band's pixels the values lie outside what the model
+            knows.
+    """
+    _warn_of_names(scene, domain)
+    for misfit in (_compare_pixel_size(scene, domain), _compare_values(scene, domain, part)):
+        if misfit is None:
+            continue
+        if misfit.refused and not force:
+            raise misfit.error(f"{misfit.sentence} {misfit.mend}, or say --force to go on.")
+        logger.warning("%s %s.", misfit.sentence, misfit.mend)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How a scene differs from what a model learned from.
+
+    Attributes:
+        sentence: the difference, and why it matters.
+        mend: what to do, without a full stop.
+        refused: it is too large to go on.
+        error: the class to refuse with.
+    """
+
+    sentence: str
+    mend: str
+    refused: bool
+    error: type[GridError | SettingError]
+
+
+def _named_like(scene: Scene, domain: Domain) -> list[int | str] | None:
+    """Numbers in the file of the bands named like the domain's; None where it lacks one."""
+    names = [band.name.strip().lower() for band in scene.bands]
+    wanted = [name.strip().lower() for name in domain.names]
+    if len(set(wanted)) < len(wanted) or any(names.count(name) != 1 for name in wanted):
+        return None
+    numbers: list[int] = scene.identity()["bands"]
+    return [numbers[names.index(name)] for name in wanted]
+
+
+def _warn_of_names(scene: Scene, domain: Domain) -> None:
+    """Say which band is taken for which, where both files name them and do not agree."""
+    pairs = [
+        (theirs.name, ours.name)
+        for theirs, ours in zip(scene.bands, domain.bands, strict=True)
+        if theirs.name.strip().lower() != ours.name.strip().lower()
+        and not theirs.name.startswith("band ")
+    ]
+    if pairs:
+        logger.warning(
+            "%s: %s. Choose other bands with --bands if that is wrong.",
+            scene.path,
+            ", ".join(f"band {theirs!r} is taken for {ours!r}" for theirs, ours in pairs),
+        )
+
+
+def _compare_pixel_size(scene: Scene, domain: Domain) -> Misfit | None:
+    theirs, ours = scene.grid.resolution_m, domain.resolution_m
+    factor = max(max(a / b, b / a) for a, b in zip(theirs, ours, strict=True))
+    if factor <= WARN_FACTOR:
+        return None
+    return Misfit(
+        f"pixels of {scene.path} are {theirs[0]:.4g} x {theirs[1]:.4g} m and the model learned on "
+        f"{ours[0]:.4g} x {ours[1]:.4g} m, so everything looks {factor:.2g} times too large or too "
+        "small to it.",
+        f"Resample the scene: `gdalwarp -tr ... -r average {scene.path} resampled.tif`",
+        refused=factor >= REFUSE_FACTOR,
+        error=GridError,
+    )
+
+
+def _compare_values(scene: Scene, domain: Domain, part: Window) -> Misfit | None:
+    """Look at pixels all over the part, in physical units."""
+    stored = sample_pixels(scene, part)
+    if not stored.shape[1]:
+        logger.warning(
+            "no valid pixel was found in %s, and invalid ones stay invalid. If there should be "
+            "some, look at its nodata value and mask, or at --nodata.",
+            scene.path,
+        )
+        return None
+    shares = []
+    values = np.stack(
+        [row * band.scale + band.offset for row, band in zip(stored, scene.bands, strict=True)]
+    )
+    for row, low, high in zip(values, domain.low, domain.high, strict=True):
+        slack = 1e-6 * max(abs(low), abs(high))
+        shares.append(float(np.mean((row < low - slack) | (row > high + slack))))
+    worst = int(np.argmax(shares))
+    if shares[worst] <= WARN_OUTSIDE:
+        return None
+    unit = f" {domain.bands[worst].unit}" if domain.bands[worst].unit else ""
+    first, last = np.percentile(values[worst], [1, 99])
+    return Misfit(
+        f"of band {scene.bands[worst].name!r} of {scene.path}, {shares[worst]:.0%} of the values "
+        f"lie outside {domain.low[worst]:.4g} to {domain.high[worst]:.4g}{unit}, which is all the "
+        f"model knows (here mostly {first:.4g} to {last:.4g}), and become its ends.",
+        _mend_values(values[worst], scene, domain, worst),
+        refused=shares[worst] > REFUSE_OUTSIDE,
+        error=SettingError,
+    )
+
+
+def _mend_values(values: NDArray[np.float64], scene: Scene, domain: Domain, index: int) -> str:
+    ours, theirs = domain.bands[index].unit.lower() == "db", scene.bands[index].unit.lower() == "db"
+    if ours and not theirs and values.min() >= 0:
+        return (
+            "It looks like linear backscatter and the model learned decibels: say --decibel power "
+            "(or --decibel amplitude, if the values are not squared)"
+        )
+    if not ours and min(domain.low) >= 0 and (theirs or np.median(values) < 0):
+        return (
+            "It looks like decibels and the model learned linear values: give the scene before "
+            "it was turned into decibels"
+        )
+    if ours and np.median(values) <= DECIBEL_FLOOR:
+        return (
+            "It looks like decibels already, which were taken for linear values: say --decibel none"
+        )
+    return "Give a scene in the units and calibration that the model learned from"
+
+
+def sample_pixels(scene: Scene, part: Window) -> NDArray[np.float64]:
+    """Valid pixels (bands, pixels) from places all over a part of a scene, as stored.
+
+    About 100,000, or all there are; fewer where nearly everything is invalid. Always the same.
+    """
+    places = list(_places(part))
+    order = np.random.default_rng(0).permutation(len(places))
+    quota = -(-SAMPLED_PIXELS // min(len(places), PLACES))
+    found: list[NDArray[Any]] = []
+    for index in order[:MOST_PLACES]:
+        chip = scene.read(places[index])
+        pixels = chip.pixels[:, chip.valid].astype(np.float64)
+        found.append(pixels[:, :: max(1, -(-pixels.shape[1] // quota))])
+        if sum(part.shape[1] for part in found) >= SAMPLED_PIXELS:
+            break
+    return np.concatenate(found, axis=1)
+
+
+def _places(part: Window) -> Iterator[Window]:
+    for row in range(0, int(part.height), PLACE):
+        for col in range(0, int(part.width), PLACE):
+            yield Window(
+                col_off=part.col_off + col,
+                row_off=part.row_off + row,
+                width=min(PLACE, part.width - col),
+                height=min(PLACE, part.height - row),
+            )
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} band{'s' * (len(names) != 1)} ({', '.join(names)})"

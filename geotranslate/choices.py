@@ -41,3 +41,9 @@ PREDICT_BLENDS: tuple[PredictBlend, ...] = get_args(PredictBlend)
 
 PredictDecibel = Literal["power", "amplitude", "none"]
 PREDICT_DECIBELS: tuple[PredictDecibel, ...] = get_args(PredictDecibel)
+
+Resampling = Literal["nearest", "bilinear", "cubic", "average"]
+RESAMPLINGS: tuple[Resampling, ...] = get_args(Resampling)
+
+Decibel = Literal["power", "amplitude"]
+DECIBELS: tuple[Decibel, ...] = get_args(Decibel)

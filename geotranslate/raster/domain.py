@@ -49,7 +49,7 @@ class Normalization(Generic[Array]):
         return stored
 
 
-class Domain(BaseModel, frozen=True, extra="forbid"):
+class Domain(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="strings"):
     """A kind of imagery: its bands, how files store them, and its fixed normalization.
 
     The normalization belongs to the whole data set, never to one chip or window.

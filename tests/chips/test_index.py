@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 import tempfile
@@ -282,6 +283,14 @@ def tile_record():
 def test_a_tile_record_comes_back_as_it_was(tmp_path):
     write_tile_record(tmp_path, tile_record())
     assert read_tile_record(tmp_path) == tile_record()
+
+
+def test_a_nodata_value_that_is_no_number_survives_the_record(tmp_path):
+    domain = tile_record().domain_a.model_copy(update={"nodata": math.nan})
+    write_tile_record(tmp_path, tile_record().model_copy(update={"domain_a": domain}))
+    found = read_tile_record(tmp_path).domain_a.nodata
+    assert found is not None
+    assert math.isnan(found)
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"version": "1", "more": 2}'])

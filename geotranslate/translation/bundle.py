@@ -140,7 +140,7 @@ class Bundle:
 
 def save_bundle(
     folder: Path,
-    generators: Mapping[GeneratorName, nn.Module],
+    generators: Mapping[str, nn.Module],
     *,
     model: ModelName,
     updates: int,
@@ -157,7 +157,7 @@ def save_bundle(
 
     Args:
         folder: the bundle to be.
-        generators: networks that `build_generator` makes of ``generator``.
+        generators: ``g_ab`` and, if there is one, ``g_ba``, of the architecture ``generator``.
         model: the way of learning.
         updates: after which the weights were taken.
         generator: the architecture.
@@ -170,7 +170,11 @@ def save_bundle(
     Raises:
         OutputError: the folder cannot be written.
     """
-    weights = {name: _weight_bytes(network) for name, network in generators.items()}
+    weights = {
+        name: _weight_bytes(generators[name])
+        for name in GENERATOR_OF.values()
+        if name in generators
+    }
     record = BundleRecord(
         model=model,
         updates=updates,

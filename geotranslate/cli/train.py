@@ -1,0 +1,168 @@
+"""``geotranslate train``: a network learns the translation from chips."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from geotranslate.cli.options import Decorator, config_option, json_option, overwrite_option
+from geotranslate.cli.progress import Bar, duration, finish, progress, say
+from geotranslate.translation.config import TrainConfig, make_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from geotranslate.translation.plan import Plan
+    from geotranslate.translation.train import Progress
+
+TIMED_UPDATES = 20
+"""After so many the command says how long the rest will take."""
+
+
+def _click_type(annotation: Any) -> Any:
+    """What click makes of a flag's text for a field of a configuration."""
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    return kinds[0]
+
+
+def _setting_options(command: Any) -> Any:
+    """A flag for each field of `TrainConfig`; a flag that is not given is None."""
+    for name, field in reversed(TrainConfig.model_fields.items()):
+        text = field.description or ""
+        if field.default_factory is None and field.default not in (None, ""):
+            default = field.default
+            text += (
+                f"  [default: {default:.3g}]"
+                if type(default) is float
+                else f"  [default: {default}]"
+            )
+        flag = "--" + name.replace("_", "-")
+        command = click.option(flag, name, type=_click_type(field.annotation), help=text)(command)
+    return command
+
+
+setting_options: Decorator = _setting_options
+
+
+@click.command()
+@click.argument("chips", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="RUN",
+    help="Folder for all that comes of the training.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="RUN",
+    help="Go on with this run, with the settings in its folder.",
+)
+@setting_options
+@overwrite_option
+@json_option
+@config_option
+def train(
+    chips: Path | None,
+    output: Path | None,
+    resume: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Learn from CHIPS, the folder that `geotranslate tile` or ArcGIS wrote, how A becomes B.
+
+    RUN/model is what `geotranslate predict` takes, RUN/samples shows how it goes. Interrupted at
+    any moment, the same command goes on from the last checkpoint.
+    """
+    from geotranslate.translation.bundle import FOLDER, read_bundle_record
+    from geotranslate.translation.plan import plan_training
+    from geotranslate.translation.train import learn, plan_resumption
+
+    start = time.monotonic()
+    given = {name: value for name, value in settings.items() if value is not None}
+    if resume is not None:
+        if chips or output or overwrite:
+            raise click.UsageError(
+                "--resume goes on with a run by what its folder says, so it takes no CHIPS, no -o "
+                "and no --overwrite. Leave them out, or say `train CHIPS -o RUN`."
+            )
+        run, plan = resume, plan_resumption(resume, **given)
+    elif chips is None or output is None:
+        raise click.UsageError(
+            "say what to learn from and where to write: `geotranslate train CHIPS -o RUN`, or "
+            "`geotranslate train --resume RUN` to go on with a run."
+        )
+    else:
+        run, plan = output, plan_training(chips, make_config(given))
+
+    say(_describe(plan), quiet=as_json)
+    updates = plan.config.updates
+    with progress("Training", updates, quiet=as_json) as bar:
+        done = _follow(learn(plan, run, overwrite=overwrite), bar, run, quiet=as_json)
+    record = read_bundle_record(run)
+    model, seconds = run / FOLDER, time.monotonic() - start
+    if done:
+        sentence = f"Trained {done} updates in {duration(seconds)}"
+    else:
+        sentence = f"{run} was finished before, by the same words: nothing to do"
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in record.figures.items())
+    finish(
+        f"{sentence}. {model} holds the generators of update {record.updates}"
+        f"{f' ({figures})' if figures else ''}.\n"
+        f"Next: geotranslate predict {run} SCENE -o OUT.tif",
+        {
+            "run": str(run),
+            "model": str(model),
+            "updates": updates,
+            "trained": done,
+            "best_update": record.updates,
+            "figures": record.figures,
+            "seconds": seconds,
+        },
+        as_json=as_json,
+    )
+
+
+def _describe(plan: Plan) -> str:
+    config, folder = plan.config, plan.folder
+    count_a, count_b = (len(folder.files(domain, "train")) for domain in "ab")
+    heaps = f"{count_a} pairs" if config.model == "pix2pix" else f"{count_a} and {count_b} chips"
+    return (
+        f"Learning {config.model} from {heaps} in {config.updates} updates of {config.batch} x "
+        f"{config.crop} px, on {plan.device} in {plan.arithmetic}."
+    )
+
+
+def _follow(steps: Iterable[Progress], bar: Bar, run: Path, *, quiet: bool) -> int:
+    """Show each step; gives how many there were."""
+    done = reached = 0
+    first = time.monotonic()
+    try:
+        for step in steps:
+            done, reached = done + 1, step.update
+            if done == 1:
+                first = time.monotonic()
+                if step.update > 1:
+                    say(f"Going on after update {step.update - 1}.", quiet=quiet)
+            if done == TIMED_UPDATES + 1 and step.update < step.updates:
+                each = (time.monotonic() - first) / TIMED_UPDATES
+                rest = duration(each * (step.updates - step.update))
+                say(f"An update takes {duration(each)}, the rest about {rest}.", quiet=quiet)
+            bar.update(step.update, _note(step))
+    except KeyboardInterrupt:
+        say(f"Update {reached} was the last; a run goes on from its newest checkpoint.")
+        say(f"geotranslate train --resume {run}")
+        raise
+    return done
+
+
+def _note(step: Progress) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in step.losses.items())

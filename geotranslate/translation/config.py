@@ -1,0 +1,194 @@
+"""How a network learns: every setting of a training run, with its default and its reason.
+
+Nothing heavy is imported here: the command line makes its flags from these fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from geotranslate.choices import (
+    NORM_OF_MODEL,
+    DiscriminatorNorm,
+    GanLoss,
+    GeneratorKind,
+    ModelName,
+    Norm,
+    Precision,
+    Upsample,
+)
+from geotranslate.errors import SettingError
+
+BATCH_OF_MODEL: dict[ModelName, int] = {"pix2pix": 4, "cyclegan": 1}
+"""Crops an update, where the user names no number."""
+
+LARGEST_CROP = 256
+"""Side in pixels of a crop of larger chips, where the user names none."""
+
+WITHOUT_EFFECT = frozenset({"device", "workers", "samples_every"})
+"""Settings that a run may be continued with another value of: they do not change what it learns.
+
+Another device changes the last bits, and that is what one wants when a run moves to another one.
+"""
+
+
+ONLY_FOR: dict[str, tuple[str, str]] = {
+    "blocks": ("generator", "resnet"),
+    "depth": ("generator", "unet"),
+    "l1": ("model", "pix2pix"),
+    "pool_l1": ("model", "pix2pix"),
+    "cycle": ("model", "cyclegan"),
+    "identity": ("model", "cyclegan"),
+    "identity_bands": ("model", "cyclegan"),
+    "pool": ("model", "cyclegan"),
+}
+"""Settings that only some runs have: their name, and the setting that decides with its value."""
+
+
+def _by_model(table: dict[ModelName, Any]) -> Any:
+    return Field(default_factory=lambda settings: table[settings["model"]])
+
+
+def _tenth_of_updates(settings: dict[str, Any]) -> int:
+    tenth: int = settings["updates"] // 10
+    return max(1, min(1000, tenth))
+
+
+class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """How one model learns. The flags of ``geotranslate train`` have the same names."""
+
+    model: ModelName = "pix2pix"
+    """Way of learning: pix2pix from pairs, cyclegan from two heaps without pairs."""
+
+    generator: GeneratorKind = "resnet"
+    """Architecture: resnet has an exact halo below 100 px, unet sees further and is quicker."""
+
+    width: int = Field(64, ge=1)
+    """Channels of the first layers; the others follow from it."""
+
+    blocks: int = Field(9, ge=1)
+    """Residual blocks of a resnet; 6 do for crops of 128 px."""
+
+    depth: int = Field(8, ge=5, le=8)
+    """Halvings of a unet: sides must be multiples of 2**depth."""
+
+    norm: Norm = _by_model(NORM_OF_MODEL)
+    """In the generator: batch keeps the level of the data, instance is the papers'; unset, batch
+    for pix2pix and instance for cyclegan."""
+
+    upsample: Upsample = "transposed"
+    """How a generator doubles: transposed convolution, or resize and convolve."""
+
+    discriminator_width: int = Field(64, ge=1)
+    """Channels of the discriminator's first layer."""
+
+    discriminator_norm: DiscriminatorNorm = "spectral"
+    """In the discriminator: spectral sees absolute colour and stays in balance."""
+
+    discriminator_layers: int = Field(3, ge=1, le=5)
+    """Halvings of the discriminator: it judges patches of 16, 34, 70, 142 or 286 px."""
+
+    updates: int = Field(20_000, ge=1)
+    """Steps of the generator's optimizer."""
+
+    batch: int = Field(default_factory=lambda settings: BATCH_OF_MODEL[settings["model"]], ge=1)
+    """Crops an update; unset, 4 for pix2pix and 1 for cyclegan."""
+
+    crop: int | None = Field(None, ge=1)
+    """Side of the crops in pixels; unset, that of the chips up to 256."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+    """Of Adam, with momenta 0.5 and 0.999."""
+
+    decay_from: float = Field(0.5, ge=0, le=1)
+    """Share of the updates after which the rate goes to zero in a straight line."""
+
+    average_over: float = Field(1 / 12, ge=0, le=1)
+    """Share of the updates that the averaged weights look back over; 0 takes the last ones."""
+
+    gan_loss: GanLoss = "lsgan"
+    """What the discriminator is asked: least squares, or binary cross-entropy."""
+
+    l1: float = Field(5.0, ge=0)
+    """pix2pix: weight of the mean distance to the truth."""
+
+    pool_l1: float = Field(30.0, ge=0)
+    """pix2pix: weight of the same on means of 8 x 8 px, which forgives pairs some pixels off."""
+
+    cycle: float = Field(10.0, ge=0)
+    """cyclegan: weight of the way there and back."""
+
+    identity: float = Field(0.5, ge=0)
+    """cyclegan: weight of leaving the target's own images alone, in parts of --cycle."""
+
+    identity_bands: str | None = None
+    """cyclegan: bands that both sides share, as A1=B1,A2=B2 by number, where counts differ."""
+
+    pool: int = Field(50, ge=0)
+    """cyclegan: translated images kept for the discriminators."""
+
+    checkpoint_every: int = Field(default_factory=_tenth_of_updates, ge=1)
+    """Updates from one checkpoint, with its figures, to the next; unset, a tenth, at most 1000."""
+
+    samples_every: int = Field(default_factory=_tenth_of_updates, ge=1)
+    """Updates from one picture in samples/ to the next; unset, a tenth, at most 1000."""
+
+    attribution: str = ""
+    """Whom the data is owed to and under which licence; goes into the model."""
+
+    seed: int = Field(0, ge=0)
+    """Of all that is random: same seed, same result."""
+
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the convolutions: auto is bf16 where the hardware has it."""
+
+    workers: int | None = Field(None, ge=0)
+    """Processes that read chips ahead; unset, 0 on the CPU and up to 4 beside a GPU."""
+
+    @model_validator(mode="after")
+    def _refuse_settings_without_use(self) -> Self:
+        for name in self.model_fields_set & ONLY_FOR.keys():
+            decider, needed = ONLY_FOR[name]
+            chosen = getattr(self, decider)
+            if chosen != needed:
+                raise SettingError(
+                    f"{name} is a setting of {decider} {needed}, and the {decider} is {chosen}, "
+                    f"which would not heed it. Leave out {name}, or choose {decider} {needed}."
+                )
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that this run has, as JSON values; those left open are missing."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in ONLY_FOR or getattr(self, ONLY_FOR[name][0]) == ONLY_FOR[name][1]
+        }
+
+
+def make_config(settings: Mapping[str, Any]) -> TrainConfig:
+    """A configuration of settings by name, such as a TOML file's.
+
+    Raises:
+        SettingError: a setting is unknown, or cannot work alone or beside another.
+    """
+    try:
+        return TrainConfig(**settings)
+    except ValidationError as error:
+        wrong = [each for each in error.errors() if each["type"] != "default_factory_not_called"]
+        raise SettingError(" ".join(map(_sentence, wrong[:3]))) from error
+
+
+def _sentence(error: Any) -> str:
+    name = ".".join(map(str, error["loc"])) or "the settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name} is no setting of a training run. Leave it out, or correct its spelling."
+    wanted = error["msg"].removeprefix("Input should be ")
+    return f"{name} is {error['input']!r} and should be {wanted}. Choose such a value."

@@ -1,0 +1,196 @@
+"""Settings and chips brought together: what a run will do, checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geotranslate.chips.folder import ChipFolder, open_chips
+from geotranslate.errors import ChipsError, SettingError
+from geotranslate.networks.build import (
+    DiscriminatorSpec,
+    GeneratorSpec,
+    build_discriminator,
+    build_generator,
+)
+from geotranslate.translation.config import LARGEST_CROP, WITHOUT_EFFECT, TrainConfig
+from geotranslate.translation.cyclegan import CycleGANConfig
+from geotranslate.translation.pix2pix import Pix2PixConfig
+from geotranslate.translation.precision import Arithmetic, choose_arithmetic, choose_device
+
+GPU_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run whose settings and chips were found to fit each other.
+
+    Attributes:
+        config: with nothing left open but device and workers.
+        folder: the chips.
+        device: where to compute.
+        arithmetic: of the convolutions.
+    """
+
+    config: TrainConfig
+    folder: ChipFolder
+    device: torch.device
+    arithmetic: Arithmetic
+
+    @property
+    def crop(self) -> int:
+        """Side of the crops in pixels."""
+        assert self.config.crop is not None
+        return self.config.crop
+
+    @property
+    def workers(self) -> int:
+        """Processes that read ahead. Beside a CPU that computes, they would only be in its way."""
+        if self.config.workers is not None:
+            return self.config.workers
+        return 0 if self.device.type == "cpu" else GPU_WORKERS
+
+    def work(self) -> dict[str, Any]:
+        """What must be the same for a run to be continued, as JSON values."""
+        settings = self.config.settings()
+        return {name: settings[name] for name in settings if name not in WITHOUT_EFFECT} | {
+            "chips": _fingerprint(self.folder)
+        }
+
+
+def plan_training(chips: Path, config: TrainConfig) -> Plan:
+    """Open the chips and settle what the configuration leaves open.
+
+    Raises:
+        SettingError: a setting cannot work with these chips.
+        ChipsError: there are no chips for training, or no pairs for a model that needs them.
+    """
+    folder = open_chips(chips, seed=config.seed)
+    if config.model == "pix2pix":
+        folder.require_pairs()
+    for domain in "ab":
+        if not folder.files(domain, "train"):
+            raise ChipsError(
+                f"{chips} holds no chips of {domain.upper()} for training, so there is nothing to "
+                "learn from. Cut them with a --split whose first number is not 0."
+            )
+    device = choose_device(config.device)
+    config = config.model_copy(update={"crop": _choose_crop(config, folder)})
+    loss_config(config)
+    return Plan(config, folder, device, choose_arithmetic(config.precision, device))
+
+
+def _fingerprint(folder: ChipFolder) -> str:
+    """What changes when other chips are learned from, wherever the folder lies."""
+    known = hashlib.sha256()
+    for domain, kind in (("a", folder.domain_a), ("b", folder.domain_b)):
+        known.update(kind.model_dump_json().encode())
+        for split in ("train", "val"):
+            for file in folder.files(domain, split):
+                name = file.relative_to(folder.path).as_posix()
+                known.update(f"{domain} {split} {name} {file.stat().st_size}\n".encode())
+    return known.hexdigest()
+
+
+def generator_spec(config: TrainConfig) -> GeneratorSpec:
+    """The architecture of each generator."""
+    return GeneratorSpec(
+        kind=config.generator,
+        width=config.width,
+        blocks=config.blocks,
+        depth=config.depth,
+        norm=config.norm,
+        upsample=config.upsample,
+    )
+
+
+def discriminator_spec(config: TrainConfig) -> DiscriminatorSpec:
+    """The architecture of each discriminator."""
+    return DiscriminatorSpec(
+        width=config.discriminator_width,
+        layers=config.discriminator_layers,
+        norm=config.discriminator_norm,
+    )
+
+
+def loss_config(config: TrainConfig) -> Pix2PixConfig | CycleGANConfig:
+    """What the model strives for.
+
+    Raises:
+        SettingError: the shared bands are not spelled as pairs of numbers.
+    """
+    if config.model == "pix2pix":
+        return Pix2PixConfig(
+            gan_loss=config.gan_loss,
+            l1=config.l1,
+            pool_l1=config.pool_l1,
+            learning_rate=config.learning_rate,
+        )
+    return CycleGANConfig(
+        gan_loss=config.gan_loss,
+        cycle=config.cycle,
+        identity=config.identity,
+        identity_bands=_parse_bands(config.identity_bands),
+        pool=config.pool,
+        learning_rate=config.learning_rate,
+    )
+
+
+def _parse_bands(text: str | None) -> tuple[tuple[int, int], ...] | None:
+    if text is None:
+        return None
+    try:
+        pairs = [tuple(map(int, pair.split("="))) for pair in text.split(",")]
+        return tuple((a, b) for a, b in pairs)
+    except ValueError:
+        raise SettingError(
+            f"identity_bands is {text!r}, which does not say which band of A is which of B. Write "
+            "pairs of numbers from 1, such as 1=3,2=2,3=1."
+        ) from None
+
+
+def _choose_crop(config: TrainConfig, folder: ChipFolder) -> int:
+    """The side of the crops: the given one, or the largest up to 256 px that networks take.
+
+    Raises:
+        SettingError: the given one, or the chips themselves, do not fit.
+    """
+    with torch.device("meta"):
+        generator = build_generator(generator_spec(config), 1, 1)
+        discriminator = build_discriminator(
+            DiscriminatorSpec(layers=config.discriminator_layers, norm="none"), 1
+        )
+    stride = generator.stride
+    smallest = max(generator.minimum_side, discriminator.minimum_side)
+    smallest += -smallest % stride
+    largest = folder.chip_size // stride * stride
+    networks = f"the {config.generator} generator"
+    if config.generator == "unet":
+        networks += f" of depth {config.depth}"
+    if largest < smallest:
+        shallower = ", a smaller --depth" if config.generator == "unet" else ""
+        raise SettingError(
+            f"the chips are {folder.chip_size} px, but {networks} and its discriminator take sides "
+            f"of {smallest} px and more, in multiples of {stride} px. Cut the scenes with --size "
+            f"{smallest} or more{shallower}, or fewer --discriminator-layers."
+        )
+    if config.crop is None:
+        return max(min(largest, LARGEST_CROP // stride * stride), smallest)
+    if config.crop > folder.chip_size:
+        raise SettingError(
+            f"crop is {config.crop} px but the chips are {folder.chip_size} px, so no crop fits "
+            f"into one. Choose a crop of at most {largest} px."
+        )
+    if config.crop % stride or config.crop < smallest:
+        below = max(config.crop // stride * stride, smallest)
+        above = below if below >= config.crop else min(below + stride, largest)
+        choices = " or ".join(map(str, sorted({below, above})))
+        raise SettingError(
+            f"crop is {config.crop} px, but {networks} and its discriminator take sides of "
+            f"{smallest} px and more, in multiples of {stride} px. Choose a crop of {choices} px."
+        )
+    return config.crop

@@ -1,0 +1,89 @@
+"""The folder of a run: who works in it, on what, and with which settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from geotranslate.errors import OutputError
+from geotranslate.raster.output import (
+    LOCK_NAME,
+    RECORD_NAME,
+    check_same_work,
+    explained,
+    locked,
+    write_text,
+)
+from geotranslate.translation import bundle, checkpoint
+from geotranslate.translation.log import NAME as LOG_NAME
+from geotranslate.translation.plan import Plan
+
+CONFIG_NAME = "config.toml"
+SAMPLES = "samples"
+
+
+@contextmanager
+def claim_run(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[None]:
+    """Hold a run folder for this process; it says what its work is from the first moment.
+
+    Raises:
+        OutputError: another process has it, it holds other work, or it cannot be written.
+    """
+    work = json.loads(json.dumps(plan.work()))
+    with explained(run):
+        run.mkdir(parents=True, exist_ok=True)
+    with locked(run / LOCK_NAME, run):
+        if overwrite:
+            _clear(run)
+        job = read_job(run)
+        if job is not None:
+            check_same_work(run, job["work"], work)
+        elif any(path.name != LOCK_NAME for path in run.iterdir()):
+            check_same_work(run, None, work)
+        job = {"chips": str(plan.folder.path.resolve()), "work": work}
+        write_text(run / RECORD_NAME, json.dumps(job, indent=1) + "\n")
+        write_text(run / CONFIG_NAME, tomli_w.dumps(plan.config.settings()))
+        yield
+
+
+def _clear(run: Path) -> None:
+    """Remove what a run leaves, and nothing else."""
+    model = bundle.FOLDER
+    with explained(run):
+        # The record goes last, so that a folder cleared by half is still known as a run.
+        for name in (checkpoint.FOLDER, SAMPLES, model, f"{model}.part", f"{model}.old"):
+            shutil.rmtree(run / name, ignore_errors=True)
+        for name in (LOG_NAME, CONFIG_NAME, RECORD_NAME):
+            (run / name).unlink(missing_ok=True)
+
+
+def read_job(run: Path) -> dict[str, Any] | None:
+    """Where a run's chips are and what its work is; None where the folder is none of a run."""
+    try:
+        job = json.loads((run / RECORD_NAME).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return job if isinstance(job, dict) and {"chips", "work"} <= job.keys() else None
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The settings of a run.
+
+    Raises:
+        OutputError: the file is missing or no TOML.
+    """
+    path = run / CONFIG_NAME
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OutputError(
+            f"{path} cannot be read ({error}), so the settings of the run are unknown. Say "
+            f"`geotranslate train CHIPS -o {run}` with the words it was begun with."
+        ) from error

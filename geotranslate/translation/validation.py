@@ -1,0 +1,227 @@
+"""What a run shows of its generators: figures on validation chips, and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geotranslate.chips.folder import ChipFolder
+from geotranslate.choices import ModelName
+from geotranslate.raster.domain import Domain
+from geotranslate.raster.pictures import choose_stretch, write_grid
+from geotranslate.translation.batch import Batch
+from geotranslate.translation.data import Draw, Preparation, StoredBatch, read_images, read_pairs
+from geotranslate.translation.losses import masked_l1
+from geotranslate.translation.metrics import Figures, ValueRange, measure, summarize
+from geotranslate.translation.models import Model
+
+MEASURED_CHIPS = 32
+"""Validation chips, at most, that figures are taken from."""
+
+SHOWN_CHIPS = 4
+
+PAIR_FIGURES = ("psnr", "psnr8", "ssim", "color_bias", "contrast", "sharpness", "corr8")
+"""Those of `metrics.FIGURES` that a run follows where there are pairs."""
+
+SCORE = "score"
+CYCLE = "cycle"
+
+BEST: dict[ModelName, str] = {"pix2pix": SCORE, "cyclegan": CYCLE}
+"""The figure by which the best generators are kept."""
+
+
+class Column(NamedTuple):
+    """A column of the samples.
+
+    Attributes:
+        title: over it.
+        picture: what it shows, by name.
+        kind: "a" or "b", whose stretch it has.
+        source: "a" or "b", whose valid pixels it has.
+    """
+
+    title: str
+    picture: str
+    kind: str
+    source: str
+
+
+COLUMNS = (
+    Column("A", "real_a", "a", "a"),
+    Column("A to B", "fake_b", "b", "a"),
+    Column("and back", "rec_a", "a", "a"),
+    Column("B", "real_b", "b", "b"),
+    Column("B to A", "fake_a", "a", "b"),
+    Column("and back", "rec_b", "b", "b"),
+)
+
+
+def figure_names(model: ModelName, *, paired: bool) -> list[str]:
+    """What `measure_generators` gives."""
+    names = [*PAIR_FIGURES, SCORE] if paired else []
+    return [*names, CYCLE] if model == "cyclegan" else names
+
+
+def is_better(model: ModelName, new: float, old: float) -> bool:
+    """Whether one value of the model's `BEST` figure is better than another."""
+    return new < old if BEST[model] == CYCLE else new > old
+
+
+def score(figures: Figures) -> float:
+    """One figure for a translation beside its truth, in decibels: higher is better.
+
+    PSNR of 8 x 8 px means says whether the right colour is in the right place, but rewards blur.
+    So each decibel by which contrast or sharpness miss the truth's, too much or too little, is
+    taken off: ``psnr8 - |10 log10 contrast| - |10 log10 sharpness|``.
+    """
+    missed = sum(
+        abs(10 * math.log10(max(ratio, 1e-6)))
+        for ratio in (figures.contrast, figures.sharpness)
+        if not math.isnan(ratio)
+    )
+    return figures.psnr8 - missed
+
+
+@dataclass(frozen=True)
+class Show:
+    """Chips that generators are tried on.
+
+    Attributes:
+        folder: whose chips.
+        split: which of them.
+        side: of the squares taken from their middle, in pixels.
+        prepare: brings them onto the device.
+    """
+
+    folder: ChipFolder
+    split: str
+    side: int
+    prepare: Preparation
+
+    def batches(self, limit: int) -> Iterator[Batch]:
+        """Up to ``limit`` chips of each domain, spread over the split; one a batch."""
+        files = self.folder.files("a", self.split), self.folder.files("b", self.split)
+        for chip_a, chip_b in zip(*(spread(len(each), limit) for each in files), strict=False):
+            middle_a, middle_b = (Draw(chip, 0.5, 0.5, 0) for chip in (chip_a, chip_b))
+            if self.folder.paired:
+                pairs = list(zip(*files, strict=True))
+                yield self.prepare(read_pairs(pairs, [middle_a], self.side))
+            else:
+                stored_a = read_images(files[0], [middle_a], self.side)
+                stored_b = read_images(files[1], [middle_b], self.side)
+                yield self.prepare(StoredBatch(stored_a, stored_b))
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most ``limit`` of the numbers below ``count``, at even distances."""
+    wanted = min(count, limit)
+    return [index * count // wanted for index in range(wanted)]
+
+
+def measure_generators(
+    model: Model, generators: Mapping[str, nn.Module], show: Show
+) -> dict[str, float]:
+    """The figures of `figure_names`, over valid pixels, averaged over chips; empty without chips.
+
+    ``cycle`` is the mean distance in [-1, 1] of A from A over B and back, plus that of B.
+
+    Args:
+        model: which way of learning; nothing in it changes.
+        generators: by name, such as averaged ones.
+        show: what to measure on.
+    """
+    pairs, cycles = [], []
+    for batch in show.batches(MEASURED_CHIPS):
+        pictures = model.pictures(batch, generators)
+        if show.folder.paired and (batch.valid_b is None or batch.valid_b.any()):
+            pairs.append(_compare(pictures["fake_b"], batch, show.folder.domain_b))
+        if "rec_a" in pictures:
+            there_and_back = masked_l1(pictures["rec_a"], batch.real_a, batch.valid_a)
+            back_and_there = masked_l1(pictures["rec_b"], batch.real_b, batch.valid_b)
+            cycles.append(float(there_and_back + back_and_there))
+    figures: dict[str, float] = {}
+    if pairs:
+        summary = summarize(pairs)
+        figures = {name: getattr(summary, name) for name in PAIR_FIGURES}
+        figures[SCORE] = score(summary)
+    if cycles:
+        figures[CYCLE] = float(np.mean(cycles))
+    return figures
+
+
+def _compare(fake_b: Tensor, batch: Batch, domain: Domain) -> Figures:
+    low, high = (np.array(end)[:, None, None] for end in (domain.low, domain.high))
+    high = np.where(high > low, high, low + 1)
+
+    def physical(images: Tensor) -> NDArray[np.float64]:
+        return np.asarray(low + (high - low) * (_array(images) + 1) / 2, np.float64)
+
+    limits = ValueRange(tuple(low.ravel().tolist()), tuple(high.ravel().tolist()))
+    valid = _valid(batch.valid_b, batch.real_b)
+    return measure(physical(fake_b), physical(batch.real_b), valid, limits)
+
+
+def draw_samples(path: Path, model: Model, generators: Mapping[str, nn.Module], show: Show) -> None:
+    """Draw a few chips as a PNG: A, translated, B, and the way back where the model learns it.
+
+    Real and translated images of a domain have the same stretch: that of the real ones.
+
+    Args:
+        path: the PNG.
+        model: which way of learning; nothing in it changes.
+        generators: by name, such as averaged ones.
+        show: what to draw.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    batches = list(show.batches(SHOWN_CHIPS))
+    shown = [
+        {"real_a": batch.real_a, "real_b": batch.real_b, **model.pictures(batch, generators)}
+        for batch in batches
+    ]
+    valid = [
+        {"a": _valid(batch.valid_a, batch.real_a), "b": _valid(batch.valid_b, batch.real_b)}
+        for batch in batches
+    ]
+    stretches = {
+        kind: choose_stretch(
+            domain.bands,
+            [
+                (_array(pictures[f"real_{kind}"]), seen[kind])
+                for pictures, seen in zip(shown, valid, strict=True)
+            ],
+        )
+        for kind, domain in (("a", show.folder.domain_a), ("b", show.folder.domain_b))
+    }
+    columns = [column for column in COLUMNS if column.picture in shown[0]]
+    write_grid(
+        path,
+        [column.title for column in columns],
+        [
+            [
+                stretches[column.kind].paint(_array(pictures[column.picture]), seen[column.source])
+                for column in columns
+            ]
+            for pictures, seen in zip(shown, valid, strict=True)
+        ],
+    )
+
+
+def _array(images: Tensor) -> NDArray[Any]:
+    """The one image of a batch, (bands, rows, cols)."""
+    return images[0].float().cpu().numpy()
+
+
+def _valid(valid: Tensor | None, images: Tensor) -> NDArray[np.bool_]:
+    """Where the one image of a batch is valid, (rows, cols)."""
+    if valid is None:
+        return np.ones(images.shape[-2:], bool)
+    return np.asarray(valid[0, 0].cpu().numpy() > 0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from rasterio.windows import Window
@@ -17,17 +17,16 @@ from geotranslate.chips.arcgis import world_file
 from geotranslate.chips.file import read_chip
 from geotranslate.chips.index import ChipRecord
 from geotranslate.chips.layout import Layout
+from geotranslate.chips.limits import Tally
 from geotranslate.chips.sources import Sources
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Band, encode
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.output import explained
 from geotranslate.raster.scene import Chip, Readable, Scene
-from geotranslate.raster.statistics import Histogram, band_statistics
+from geotranslate.raster.statistics import band_statistics
 from geotranslate.raster.warp import WarpedScenes
 from geotranslate.raster.writing import GeoTiff
-
-PERCENTILES = 0.1, 99.9
 
 # Each thread keeps some scenes open: a chip's neighbour is mostly cut from the same ones.
 SCENES_KEPT_OPEN = 8
@@ -55,43 +54,6 @@ class PlannedChip:
     window: Window
     split: str
     partners: tuple[int, ...] = ()
-
-
-class Limits(NamedTuple):
-    """The physical values of a band that become -1 and 1, and the share of pixels outside."""
-
-    low: float
-    high: float
-    outside: float
-
-
-class Tally:
-    """Which values a domain's normalization must reach, gathered from several threads."""
-
-    def __init__(self, bands: Sequence[Band], dtype: str) -> None:
-        self._bands, self._dtype = bands, dtype
-        self._histograms = [Histogram() for _ in bands] if dtype != "uint8" else []
-        self._locks = [threading.Lock() for _ in bands]
-
-    def add(self, chip: Chip) -> None:
-        """Count a chip's valid pixels."""
-        for band, histogram, lock, pixels in zip(
-            self._bands, self._histograms, self._locks, chip.pixels, strict=False
-        ):
-            physical = pixels[chip.valid] * np.float64(band.scale) + band.offset
-            with lock:
-                histogram.add(physical)
-
-    def limits(self) -> list[Limits]:
-        """Of each band: 0 to 255 for uint8, else the 0.1 and 99.9 percentiles."""
-        if self._dtype == "uint8":
-            ends = [sorted((b.offset, b.offset + 255 * b.scale)) for b in self._bands]
-            return [Limits(low, high, 0.0) for low, high in ends]
-        limits = []
-        for histogram in self._histograms:
-            low, high = map(histogram.percentile, PERCENTILES)
-            limits.append(Limits(low, high, histogram.share_outside(low, high)))
-        return limits
 
 
 class Cutter:

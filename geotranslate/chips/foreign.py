@@ -15,17 +15,16 @@ from affine import Affine
 from geotranslate.chips.arcgis import MODEL_DEFINITION
 from geotranslate.chips.file import ChipHeader, read_chip, read_header
 from geotranslate.chips.layout import Layout
+from geotranslate.chips.limits import Limits, Tally
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.statistics import Histogram
 
 logger = logging.getLogger(__name__)
 
 CHIP_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrf", ".jp2", ".bmp"}
 
 VAL_SHARE = 0.1
-PERCENTS = 0.1, 99.9
 SAMPLED_CHIPS = 1000
 """Chips, at most, that the value range of a folder without statistics is taken from."""
 
@@ -142,75 +141,73 @@ def _read_definition(path: Path) -> dict[str, Any]:
 
 
 def chip_domain(header: ChipHeader, train: Sequence[Path], statistics: Any) -> Domain:
-    """The domain of chips like one of them; its range is in physical units."""
-    bands = header.bands
-    clipped: tuple[float, ...] = ()
-    ranges = _arcgis_ranges(header, statistics)
-    if ranges is None and header.dtype == "uint8":
-        ranges = [(0.0, 255.0)] * len(bands)
-    if ranges is None:
-        ranges, clipped = _measured_ranges(train, len(bands))
-    ends = [
-        sorted((low * band.scale + band.offset, high * band.scale + band.offset))
-        for band, (low, high) in zip(bands, ranges, strict=True)
-    ]
+    """The domain of chips like one of them.
+
+    Args:
+        header: of the one.
+        train: files to measure where the statistics are of no use.
+        statistics: what ArcGIS says of the bands.
+
+    Raises:
+        ChipsError: there is no valid pixel to measure.
+    """
+    limits = _arcgis_limits(header, statistics) or _measured_limits(header, train)
     return Domain(
-        bands=bands,
+        bands=header.bands,
         dtype=header.dtype,
         nodata=header.nodata,
         resolution_m=_resolution_m(header),
-        low=tuple(low for low, _ in ends),
-        high=tuple(high for _, high in ends),
-        clipped=clipped,
+        low=tuple(limit.low for limit in limits),
+        high=tuple(limit.high for limit in limits),
+        clipped=tuple(limit.outside for limit in limits),
     )
 
 
-def _arcgis_ranges(header: ChipHeader, statistics: Any) -> list[tuple[float, float]] | None:
-    """The extremes of each band, as stored; None where ArcGIS did not write usable ones."""
+def _arcgis_limits(header: ChipHeader, statistics: Any) -> list[Limits] | None:
+    """The extremes of each band; None where ArcGIS did not write usable ones."""
     if statistics is None:
         return None
     try:
-        ranges = [(float(band["Min"]), float(band["Max"])) for band in statistics]
+        ends = [(float(band["Min"]), float(band["Max"])) for band in statistics]
     except (TypeError, KeyError, ValueError):
-        ranges = []
-    usable = len(ranges) == len(header.bands) and all(
+        ends = []
+    usable = len(ends) == len(header.bands) and all(
         math.isfinite(low)
         and math.isfinite(high)
         and low <= high
         # An extreme that means "nothing here" was never a value.
         and header.nodata not in (low, high)
-        for low, high in ranges
+        for low, high in ends
     )
-    if usable:
-        return ranges
-    logger.warning(
-        "ArcGIS's statistics do not fit the chips beside %s; their values are measured instead.",
-        header.path,
-    )
-    return None
+    if not usable:
+        logger.warning(
+            "ArcGIS's statistics do not fit the chips beside %s; their values are measured "
+            "instead.",
+            header.path,
+        )
+        return None
+    limits = []
+    for band, pair in zip(header.bands, ends, strict=True):
+        low, high = sorted(stored * band.scale + band.offset for stored in pair)
+        limits.append(Limits(low, high, 0.0))
+    return limits
 
 
-def _measured_ranges(
-    files: Sequence[Path], bands: int
-) -> tuple[list[tuple[float, float]], tuple[float, ...]]:
-    """Percentiles of each band over valid pixels, and the share of these outside them."""
-    histograms = [Histogram() for _ in range(bands)]
-    found = 0
+def _measured_limits(header: ChipHeader, files: Sequence[Path]) -> list[Limits]:
+    tally = Tally(header.bands, header.dtype)
+    if header.dtype == "uint8":  # takes its full range, whatever the pixels are
+        return tally.limits()
+    found = False
     for file in files[:: math.ceil(len(files) / SAMPLED_CHIPS)]:
         chip = read_chip(file)
-        found += int(chip.valid.sum())
-        for histogram, band in zip(histograms, chip.pixels, strict=True):
-            histogram.add(band[chip.valid])
+        tally.add(chip)
+        found = found or bool(chip.valid.any())
     if not found:
         raise ChipsError(
             f"no pixel of the chips in {files[0].parent} is valid, so there is nothing to learn "
             "from. Look at the chips' nodata value, or export others."
         )
-    ranges = [(h.percentile(PERCENTS[0]), h.percentile(PERCENTS[1])) for h in histograms]
-    clipped = tuple(
-        histogram.share_outside(*span) for histogram, span in zip(histograms, ranges, strict=True)
-    )
-    return ranges, clipped
+    return tally.limits()
 
 
 def _resolution_m(header: ChipHeader) -> tuple[float, float]:

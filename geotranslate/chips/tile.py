@@ -20,7 +20,7 @@ from geotranslate.chips.arcgis import (
     SUMMARY,
     write_metadata,
 )
-from geotranslate.chips.cut import Cutter, Tally, in_order
+from geotranslate.chips.cut import Cutter, in_order
 from geotranslate.chips.index import (
     CHIPS_NAME,
     MOSAIC_NAMES,
@@ -33,6 +33,7 @@ from geotranslate.chips.index import (
     write_tile_record,
 )
 from geotranslate.chips.layout import LAYOUTS, TEST_ROOT, root_of
+from geotranslate.chips.limits import Tally
 from geotranslate.chips.plan import INVALID, TilePlan, count_splits, nothing_left
 from geotranslate.errors import ChipsError, OutputError, SettingError
 from geotranslate.raster.domain import Domain

@@ -55,8 +55,8 @@ class Progress:
     """How far the work is.
 
     Attributes:
-        done: finished cores of all scenes.
-        total: cores of all scenes.
+        done: finished steps of all scenes: a core each, and joining them is one more.
+        total: steps of all scenes.
         output: the file that is being made.
         state: ``translating``; ``joining`` the rows; ``written``, when the output is complete; or
             ``unchanged``, where the same words had completed it before.
@@ -195,9 +195,9 @@ class _Plan:
     record: dict[str, Any]
 
     @property
-    def cores(self) -> int:
-        """How many there are."""
-        return sum(map(len, self.rows))
+    def steps(self) -> int:
+        """How many there are: a core each, and joining them."""
+        return sum(map(len, self.rows)) + 1
 
     def window_of(self, row: Sequence[Core]) -> Window:
         """Where a row of cores lies in the output."""
@@ -243,22 +243,22 @@ class _Piece:
 def _carry_out(
     plans: Sequence[_Plan], engine: Engine, batch: int, *, overwrite: bool
 ) -> Iterator[Progress]:
-    done, total = 0, sum(plan.cores for plan in plans)
+    done, total = 0, sum(plan.steps for plan in plans)
     for plan in plans:
         yield Progress(done, total, plan.output, "translating")
-        for state, cores, pixels in _write_scene(plan, engine, batch, overwrite=overwrite):
-            done += cores
+        for state, steps, pixels in _write_scene(plan, engine, batch, overwrite=overwrite):
+            done += steps
             yield Progress(done, total, plan.output, state, pixels)
 
 
 def _write_scene(
     plan: _Plan, engine: Engine, batch: int, *, overwrite: bool
 ) -> Iterator[tuple[State, int, int]]:
-    """Yield after each step its state, the cores it finished, and their valid pixels."""
+    """Yield a state, how many steps were finished since the last, and their valid pixels."""
     target = engine.target
     with file_job(plan.output, plan.record, overwrite=overwrite) as job:
         if job.finished:
-            yield "unchanged", plan.cores, 0
+            yield "unchanged", plan.steps, 0
             return
         sources = [
             Source(job.parts / f"rows_{row[0].rows.start:08d}.tif", plan.window_of(row))
@@ -287,7 +287,7 @@ def _write_scene(
             tags=record_tags(job.record),
             scratch=job.parts,
         )
-    yield "written", 0, 0
+    yield "written", 1, 0
 
 
 def _read(scene: Scene, area: Area | None, core: Core) -> _Reading:

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from geotranslate.choices import PredictDecibel
 from geotranslate.errors import BandError, GridError, SettingError
-from geotranslate.raster.domain import Domain
+from geotranslate.raster.domain import Band, Domain
 from geotranslate.raster.scene import DECIBEL_FLOOR, Scene, open_scene
 
 logger = logging.getLogger(__name__)
@@ -83,8 +83,8 @@ def check_scene(scene: Scene, domain: Domain, part: Window, *, force: bool = Fal
 
     Raises:
         GridError: pixels are larger or smaller than those learned from, by a factor of 2.
-        SettingError: of more than half of a band's pixels the values lie outside what the model
-            knows.
+        SettingError: more than half of a band's values lie outside what the model learned from,
+            or are linear where it learned decibels.
     """
     _warn_of_names(scene, domain)
     for misfit in (_compare_pixel_size(scene, domain), _compare_values(scene, domain, part)):
@@ -163,45 +163,66 @@ def _compare_values(scene: Scene, domain: Domain, part: Window) -> Misfit | None
             scene.path,
         )
         return None
-    shares = []
-    values = np.stack(
-        [row * band.scale + band.offset for row, band in zip(stored, scene.bands, strict=True)]
-    )
-    for row, low, high in zip(values, domain.low, domain.high, strict=True):
-        slack = 1e-6 * max(abs(low), abs(high))
-        shares.append(float(np.mean((row < low - slack) | (row > high + slack))))
-    worst = int(np.argmax(shares))
-    if shares[worst] <= WARN_OUTSIDE:
+    findings = [
+        _compare_band(row * theirs.scale + theirs.offset, theirs, ours, low, high)
+        for row, theirs, ours, low, high in zip(
+            stored, scene.bands, domain.bands, domain.low, domain.high, strict=True
+        )
+    ]
+    index, worst = max(enumerate(findings), key=lambda finding: finding[1].share)
+    if worst.share <= WARN_OUTSIDE:
         return None
-    unit = f" {domain.bands[worst].unit}" if domain.bands[worst].unit else ""
-    first, last = np.percentile(values[worst], [1, 99])
+    unit = f" {domain.bands[index].unit}" if domain.bands[index].unit else ""
     return Misfit(
-        f"of band {scene.bands[worst].name!r} of {scene.path}, {shares[worst]:.0%} of the values "
-        f"lie outside {domain.low[worst]:.4g} to {domain.high[worst]:.4g}{unit}, which is all the "
-        f"model knows (here mostly {first:.4g} to {last:.4g}), and become its ends.",
-        _mend_values(values[worst], scene, domain, worst),
-        refused=shares[worst] > REFUSE_OUTSIDE,
+        f"band {scene.bands[index].name!r} of {scene.path} holds mostly {worst.first:.4g} to "
+        f"{worst.last:.4g} and the model learned from {domain.low[index]:.4g} to "
+        f"{domain.high[index]:.4g}{unit}: {worst.what}.",
+        worst.mend,
+        refused=worst.share > REFUSE_OUTSIDE,
         error=SettingError,
     )
 
 
-def _mend_values(values: NDArray[np.float64], scene: Scene, domain: Domain, index: int) -> str:
-    ours, theirs = domain.bands[index].unit.lower() == "db", scene.bands[index].unit.lower() == "db"
-    if ours and not theirs and values.min() >= 0:
-        return (
-            "It looks like linear backscatter and the model learned decibels: say --decibel power "
-            "(or --decibel amplitude, if the values are not squared)"
+@dataclass(frozen=True)
+class BandFinding:
+    """How the values of a band compare with those learned from.
+
+    Attributes:
+        share: of the values, that mean nothing to the model.
+        first: 1st percentile of the values.
+        last: 99th percentile of the values.
+        what: the misfit, in a few words.
+        mend: what to do, without a full stop.
+    """
+
+    share: float
+    first: float
+    last: float
+    what: str
+    mend: str
+
+
+def _compare_band(
+    values: NDArray[np.float64], theirs: Band, ours: Band, low: float, high: float
+) -> BandFinding:
+    slack = 1e-6 * max(abs(low), abs(high))
+    share = float(np.mean((values < low - slack) | (values > high + slack)))
+    what = f"{share:.0%} of its values lie outside, and become the ends of that"
+    mend = "Give a scene in the units and calibration that the model learned from"
+    in_decibels, learned_decibels = theirs.unit.lower() == "db", ours.unit.lower() == "db"
+    first, middle, last = map(float, np.percentile(values, [1, 50, 99]))
+    if learned_decibels and not in_decibels and low < 0 <= values.min():
+        # Linear values may lie wholly inside the range of decibels: 0.05 is in -25 to 5.
+        share, what = 1.0, "none of its values is negative, as decibels are"
+        mend = (
+            "It looks like linear backscatter: say --decibel power (or --decibel amplitude, if "
+            "the values are not squared)"
         )
-    if not ours and min(domain.low) >= 0 and (theirs or np.median(values) < 0):
-        return (
-            "It looks like decibels and the model learned linear values: give the scene before "
-            "it was turned into decibels"
-        )
-    if ours and np.median(values) <= DECIBEL_FLOOR:
-        return (
-            "It looks like decibels already, which were taken for linear values: say --decibel none"
-        )
-    return "Give a scene in the units and calibration that the model learned from"
+    elif learned_decibels and middle <= DECIBEL_FLOOR:
+        mend = "It looks like decibels taken for linear values: say --decibel none"
+    elif not learned_decibels and low >= 0 and (in_decibels or middle < 0):
+        mend = "It looks like decibels: give the scene before it was turned into them"
+    return BandFinding(share, first, last, what, mend)
 
 
 def sample_pixels(scene: Scene, part: Window) -> NDArray[np.float64]:

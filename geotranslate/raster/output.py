@@ -227,8 +227,9 @@ def _remove_if_bare(parts: Path) -> None:
 def _sentence(output: Path, error: Exception) -> str:
     reason = str(getattr(error, "strerror", None) or error).strip().splitlines()
     why = reason[0].rstrip(".") if reason else type(error).__name__
-    number = getattr(error, "errno", None)
-    if isinstance(error, PermissionError) or number == errno.EROFS or "Permission" in why:
+    barred = (PermissionError, NotADirectoryError, FileExistsError)
+    read_only = getattr(error, "errno", None) == errno.EROFS
+    if isinstance(error, barred) or read_only or "Permission" in why:
         return (
             f"{output} cannot be written ({why}). Choose a folder you may write to, or close the "
             "program that holds the file."

@@ -186,4 +186,7 @@ def _layout(grid: Grid, dtype: str) -> dict[str, Any]:
     layout: dict[str, Any] = {"compress": "deflate", "zlevel": 1, "predictor": predictor}
     if min(grid.shape) > BLOCK // 2:
         layout |= {"tiled": True, "blockxsize": BLOCK // 2, "blockysize": BLOCK // 2}
+    elif grid.width <= BLOCK:
+        # As one block a chip is read as fast as without compression, not a third slower.
+        layout |= {"blockysize": grid.height}
     return layout | {"bigtiff": "if_safer"}

@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 
 from geotranslate.chips.layout import SPLITS
 from geotranslate.chips.windows import RIM, Windows, distinct_systems
+from geotranslate.errors import GridError
 
 # Cylindrical and of equal area: one plane for scenes whose CRSs differ, wherever they lie.
 WORLD = CRS.from_epsg(6933)
@@ -23,7 +24,7 @@ BLOCK_SIDES = (8, 6, 4, 3, 2, 1)
 """Sides of map blocks to try, in windows."""
 
 DRAWS = 8
-CLOSE_ENOUGH = 0.1
+CLOSE_ENOUGH = 0.2
 
 # No window is twice as wide as the widest, unless the map cuts it apart at 180 degrees.
 LARGEST = 2.0
@@ -37,8 +38,8 @@ def split_by_blocks(
     The map is divided into square blocks, each block belongs to one split, and a window that
     reaches into blocks of two splits is left out. Large blocks lose fewer windows, small ones
     meet the shares better. So blocks of 8 windows a side are tried first, then smaller ones, with
-    a few draws each, until every split has windows and the shares are missed by a tenth in all;
-    where that is never so, the draw that comes closest counts.
+    a few draws each, until every split has its share of the windows to within a fifth; where
+    that is never so, the draw that comes closest counts.
 
     Args:
         domains: windows of one domain or two, none empty; all are split by the same blocks.
@@ -47,6 +48,9 @@ def split_by_blocks(
 
     Returns:
         for each domain (n,) indexes into ``SPLITS``, or BETWEEN.
+
+    Raises:
+        GridError: scenes have no common map.
     """
     asked = np.flatnonzero(shares)
     if len(asked) == 1:
@@ -115,6 +119,12 @@ def _on_one_map(domains: Sequence[Windows]) -> list[NDArray[np.float64]]:
         for windows, box in zip(domains, bounds, strict=True)
         for scene in np.unique(windows.scene)
     ]
+    if any(np.isnan(box).all() for box in scenes):
+        raise GridError(
+            f"scenes lie in {len(systems)} coordinate systems, and not all have a place on the map "
+            "of the world, so nobody knows which chips show the same ground. Give scenes of one "
+            "coordinate system, or say --split 1,0,0."
+        )
     width = max(float(np.nanmedian(box[:, 2] - box[:, 0])) for box in scenes)
     height = max(float(np.nanmedian(box[:, 3] - box[:, 1])) for box in scenes)
     left = min(float(np.nanmin(box[:, 0])) for box in bounds)
@@ -183,7 +193,11 @@ def _split_of(reached: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[
 def _miss(
     splits: Sequence[NDArray[np.int64]], shares: tuple[float, float, float]
 ) -> tuple[int, float]:
-    """How far windows in splits are from what was asked: splits without any, sum of misses."""
+    """How badly windows are divided: splits without any, and the largest miss of a share.
+
+    A miss is counted in parts of its share: 5 % instead of 10 % of the windows is 0.5.
+    """
+    wanted = np.array(shares)
     counts = np.array([np.bincount(s[s >= 0], minlength=len(SPLITS)) / len(s) for s in splits])
-    empty = (counts == 0) & (np.array(shares) > 0)
-    return int(empty.sum()), float(np.abs(counts - shares).sum(axis=1).max())
+    counts, wanted = counts[:, wanted > 0], wanted[wanted > 0]
+    return int((counts == 0).sum()), float(np.abs(counts / wanted - 1).max())

@@ -179,10 +179,12 @@ def _boxes(bounds: NDArray[np.float64]) -> NDArray[np.object_]:
 
 
 def _reproject(boxes: NDArray[np.object_], source: CRS, target: CRS) -> NDArray[np.object_]:
-    """Boxes in another CRS, where their edges are bent."""
-    sides = np.sqrt(shapely.area(boxes))
-    bent = shapely.segmentize(boxes, sides / EDGE_PARTS)
-    series = gpd.GeoSeries(bent, crs=source.to_wkt()).to_crs(target.to_wkt())
-    moved = np.array(series, object)
+    """Boxes in another CRS, where their edges are bent; empty where it does not reach."""
+    bent = shapely.segmentize(boxes, np.sqrt(shapely.area(boxes)) / EDGE_PARTS)
+    series = gpd.GeoSeries(bent, crs=source.to_wkt())
+    try:
+        moved = np.array(series.to_crs(target.to_wkt()), object)
+    except RuntimeError:  # the family of pyproj's errors: no way leads there from a local CRS
+        return np.full(len(boxes), shapely.Polygon(), object)
     moved[~np.isfinite(shapely.bounds(moved)).all(axis=1)] = shapely.Polygon()
     return moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 
 from geotranslate.raster.domain import Band
 from geotranslate.raster.writing import describe_bands
+
+# Tests run on all cores at once: threads that wait for each other made them ten times slower.
+# Commands that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
@@ -90,7 +91,7 @@ class Scene:
         self._dataset = _open(self.path)
         self.grid = Grid(
             self._dataset.crs,
-            self._dataset.transform,
+            _straightened(self._dataset),
             self._dataset.width,
             self._dataset.height,
         )
@@ -357,7 +358,7 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
             f"{name} has no coordinate reference system, so nobody knows where it lies. Give it "
             f"the one it was made in: `rio edit-info --crs EPSG:... {name}`."
         )
-    if dataset.transform.b or dataset.transform.d:
+    if _is_rotated(dataset):
         raise RasterError(
             f"{name} is rotated against its map axes, so its windows are no rectangles on the "
             f"map. Warp it first: `gdalwarp -t_srs EPSG:... {name} north_up.tif`."
@@ -372,6 +373,21 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
             f"{name} holds complex numbers (single-look complex SAR?), which have no brightness "
             "yet. Detect and calibrate it first, for example to sigma nought in SNAP."
         )
+
+
+def _is_rotated(dataset: rasterio.DatasetReader) -> bool:
+    """Whether rows or columns leave the map's axes by more than a thousandth of a pixel."""
+    transform = dataset.transform
+    return bool(
+        abs(transform.b) * dataset.height > 1e-3 * abs(transform.a)
+        or abs(transform.d) * dataset.width > 1e-3 * abs(transform.e)
+    )
+
+
+def _straightened(dataset: rasterio.DatasetReader) -> Affine:
+    """The transform without the rounding errors that some programs write as a rotation."""
+    transform = dataset.transform
+    return Affine(transform.a, 0.0, transform.c, 0.0, transform.e, transform.f)
 
 
 def _describe(dataset: rasterio.DatasetReader, index: int) -> Band:

@@ -255,6 +255,21 @@ class TestRefusals:
         with pytest.raises(RasterError, match=r"rotated.*gdalwarp"):
             open_scene(make_raster("a.tif", pixels_of(), transform=turn))
 
+    @pytest.mark.real
+    def test_a_real_rotated_raster(self, real_data):
+        with pytest.raises(RasterError, match=r"rotated.*gdalwarp"):
+            open_scene(real_data / "umbra-sar-2000" / "umbra_mount_yasur.tif")
+
+    def test_a_rotation_that_is_a_rounding_error_is_none(self, make_raster):
+        noise = Affine(10, 1e-14, 500_000, -1e-14, -10, 4_000_000)
+        with open_scene(make_raster("a.tif", pixels_of(), transform=noise)) as scene:
+            assert scene.grid.transform == Affine(10, 0, 500_000, 0, -10, 4_000_000)
+
+    def test_a_raster_turned_by_a_right_angle(self, make_raster):
+        turn = Affine(0, 10, 500_000, -10, 0, 4_000_000)
+        with pytest.raises(RasterError, match=r"rotated.*gdalwarp"):
+            open_scene(make_raster("a.tif", pixels_of(), transform=turn))
+
     def test_ground_control_points_only(self, tmp_path):
         points = [
             GroundControlPoint(row, col, 15 + col / 100, 45 - row / 100)

@@ -77,8 +77,10 @@ def test_a_pixel_comes_out_the_same_in_whichever_window_it_is_read(
     part = read([source], grid, window, resampling)
     place = window.toslices()
     np.testing.assert_array_equal(part.valid, whole.valid[place])
-    np.testing.assert_array_equal(
-        part.pixels[:, part.valid], whole.pixels[:, *place][:, part.valid]
+    expected = whole.pixels[:, *place]
+    # Coordinates are counted from the window's corner, which may round the last bit otherwise.
+    np.testing.assert_allclose(
+        part.pixels[:, part.valid], expected[:, part.valid], rtol=5e-7, atol=0
     )
     assert part.grid == grid.window_grid(window)
 

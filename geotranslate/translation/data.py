@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from geotranslate.chips.folder import ChipFolder, ChipPixels, read_chip
+from geotranslate.chips.file import ChipPixels, read_chip
+from geotranslate.chips.folder import ChipFolder
 from geotranslate.errors import GeotranslateError
 from geotranslate.raster.domain import Domain, Normalization
 from geotranslate.translation.batch import Batch

@@ -40,17 +40,23 @@ def claim_run(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[Non
     with explained(run):
         run.mkdir(parents=True, exist_ok=True)
     with locked(run / LOCK_NAME, run):
+        job = read_job(run)
         if overwrite:
             _clear(run)
-        job = read_job(run)
-        if job is not None:
+        elif job is not None:
             check_same_work(run, job["work"], work)
-        elif any(path.name != LOCK_NAME for path in run.iterdir()):
+        elif {path.name for path in run.iterdir()} - {LOCK_NAME, RECORD_NAME + ".part"}:
             check_same_work(run, None, work)
         job = {"chips": str(plan.folder.path.resolve()), "work": work}
-        write_text(run / RECORD_NAME, json.dumps(job, indent=1) + "\n")
-        write_text(run / CONFIG_NAME, tomli_w.dumps(plan.config.settings()))
+        _keep(run / RECORD_NAME, json.dumps(job, indent=1) + "\n")
+        _keep(run / CONFIG_NAME, tomli_w.dumps(plan.config.settings()))
         yield
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file unless it holds the text already."""
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
 
 
 def _clear(run: Path) -> None:
@@ -59,7 +65,8 @@ def _clear(run: Path) -> None:
     with explained(run):
         # The record goes last, so that a folder cleared by half is still known as a run.
         for name in (checkpoint.FOLDER, SAMPLES, model, f"{model}.part", f"{model}.old"):
-            shutil.rmtree(run / name, ignore_errors=True)
+            if (run / name).exists():
+                shutil.rmtree(run / name)
         for name in (LOG_NAME, CONFIG_NAME, RECORD_NAME):
             (run / name).unlink(missing_ok=True)
 

@@ -27,6 +27,9 @@ MEASURED_CHIPS = 32
 
 SHOWN_CHIPS = 4
 
+MIDDLE = Draw(chip=0, row=0.5, col=0.5, turn=0)
+"""The only file given, cropped in its middle, as it lies."""
+
 PAIR_FIGURES = ("psnr", "psnr8", "ssim", "color_bias", "contrast", "sharpness", "corr8")
 """Those of `metrics.FIGURES` that a run follows where there are pairs."""
 
@@ -107,16 +110,19 @@ class Show:
 
     def batches(self, limit: int) -> Iterator[Batch]:
         """Up to ``limit`` chips of each domain, spread over the split; one a batch."""
-        files = self.folder.files("a", self.split), self.folder.files("b", self.split)
-        for chip_a, chip_b in zip(*(spread(len(each), limit) for each in files), strict=False):
-            middle_a, middle_b = (Draw(chip, 0.5, 0.5, 0) for chip in (chip_a, chip_b))
+        files_a, files_b = (self.folder.files(domain, self.split) for domain in "ab")
+        numbers_a, numbers_b = spread(len(files_a), limit), spread(len(files_b), limit)
+        for number_a, number_b in zip(numbers_a, numbers_b, strict=False):
+            chosen_a, chosen_b = [files_a[number_a]], [files_b[number_b]]
             if self.folder.paired:
-                pairs = list(zip(*files, strict=True))
-                yield self.prepare(read_pairs(pairs, [middle_a], self.side))
+                pairs = list(zip(chosen_a, chosen_b, strict=True))
+                stored = read_pairs(pairs, [MIDDLE], self.side)
             else:
-                stored_a = read_images(files[0], [middle_a], self.side)
-                stored_b = read_images(files[1], [middle_b], self.side)
-                yield self.prepare(StoredBatch(stored_a, stored_b))
+                stored = StoredBatch(
+                    read_images(chosen_a, [MIDDLE], self.side),
+                    read_images(chosen_b, [MIDDLE], self.side),
+                )
+            yield self.prepare(stored)
 
 
 def spread(count: int, limit: int) -> list[int]:

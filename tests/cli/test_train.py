@@ -1,0 +1,98 @@
+import json
+import tomllib
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from geotranslate.cli import train as module
+from geotranslate.cli.progress import progress
+from geotranslate.cli.train import train
+from geotranslate.errors import SettingError
+from geotranslate.translation.config import TrainConfig
+from geotranslate.translation.train import Progress
+
+TINY = "--width 4 --blocks 1 --discriminator-width 4 --crop 24 --device cpu --precision float32"
+
+
+@pytest.fixture
+def chips(make_raster, tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(4):
+        for folder, count in (("images", 1), ("images2", 3)):
+            pixels = random.integers(0, 255, (count, 32, 32)).astype("uint8")
+            make_raster(f"chips/{folder}/{number:09d}.tif", pixels, col=40 * number)
+    return tmp_path / "chips"
+
+
+def run(*words):
+    line = [part for word in words for part in (word.split() if isinstance(word, str) else [word])]
+    return CliRunner().invoke(train, [str(part) for part in line])
+
+
+def test_there_is_a_flag_for_each_setting_and_it_says_what_it_does():
+    flags = {option.name: option for option in train.params}
+    for name, field in TrainConfig.model_fields.items():
+        assert flags[name].opts == ["--" + name.replace("_", "-")]
+        assert field.description
+        assert flags[name].help.startswith(field.description)
+
+
+def test_a_run_says_what_it_does_and_what_came_of_it(chips, tmp_path):
+    out = tmp_path / "run"
+    done = run("-o", out, chips, TINY, "--updates 30 --checkpoint-every 30")
+    assert done.exit_code == 0, done.output
+    assert (
+        "Learning pix2pix from 3 pairs in 30 updates of 4 x 24 px, on cpu in float32."
+        in done.stderr
+    )
+    assert "the rest about" in done.stderr
+    assert "Trained 30 updates in" in done.stdout
+    assert f"{out / 'model'} holds the generators of update 30" in done.stdout
+    assert f"geotranslate predict {out} SCENE" in done.stdout
+
+    again = run("--resume", out)
+    assert again.exit_code == 0, again.output
+    assert "finished before, by the same words: nothing to do" in again.stdout
+
+
+def test_json_is_one_line_and_nothing_else(chips, tmp_path):
+    done = run("-o", tmp_path / "run", chips, TINY, "--updates 2 --json")
+    assert done.stderr == ""
+    record = json.loads(done.stdout)
+    assert record["trained"] == record["updates"] == 2
+    assert record["model"] == str(tmp_path / "run" / "model")
+    assert "psnr8" in record["figures"]
+
+
+def test_settings_come_from_a_file_and_flags_win(chips, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("-o", first, chips, TINY, "--updates 1 --seed 3 --l1 7")
+    done = run("-o", second, chips, "--config", first / "config.toml", "--seed 4")
+    assert done.exit_code == 0, done.output
+    ours, theirs = (tomllib.loads((out / "config.toml").read_text()) for out in (second, first))
+    assert ours == theirs | {"seed": 4}
+    assert ours["l1"] == 7
+
+
+def test_words_that_contradict_are_refused_with_the_mend(chips, tmp_path):
+    assert "`geotranslate train CHIPS -o RUN`" in run(chips).output
+    both = run(chips, "--resume", tmp_path)
+    assert both.exit_code == 2
+    assert "takes no CHIPS" in both.output
+    refused = run(chips, "-o", tmp_path / "run", "--crop 30", "--updates 1")
+    assert isinstance(refused.exception, SettingError)
+    assert "Choose a crop of 28 or 32 px" in str(refused.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
+    def steps():
+        yield Progress(7, 40, {"d": 0.5}, {}, 0)
+        raise KeyboardInterrupt
+
+    with progress("Training", 40) as bar, pytest.raises(KeyboardInterrupt):
+        module._follow(steps(), bar, tmp_path / "run", quiet=False)
+    said = capsys.readouterr().err
+    assert "Going on after update 6." in said
+    assert f"geotranslate train --resume {tmp_path / 'run'}" in said

@@ -1,0 +1,408 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from geotranslate.errors import ChipsError, OutputError, SettingError, TrainingError
+from geotranslate.networks.build import DiscriminatorSpec, GeneratorSpec
+from geotranslate.translation import train as module
+from geotranslate.translation.bundle import load_bundle, read_bundle_record
+from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
+from geotranslate.translation.config import ONLY_FOR, TrainConfig, make_config
+from geotranslate.translation.cyclegan import CycleGANConfig
+from geotranslate.translation.log import Log, read_log
+from geotranslate.translation.pix2pix import Pix2Pix, Pix2PixConfig
+from geotranslate.translation.plan import plan_training
+from geotranslate.translation.run_folder import claim_run
+from geotranslate.translation.train import learn, plan_resumption, rate_factor, resume, train
+from geotranslate.translation.validation import spread
+
+FOLDERS = {"pairs": ("images", "images2"), "heaps": ("A/images", "B/images")}
+KIND = {"pix2pix": "pairs", "cyclegan": "heaps"}
+TINY = {
+    "width": 4,
+    "blocks": 1,
+    "discriminator_width": 4,
+    "crop": 32,
+    "updates": 4,
+    "samples_every": 20,
+    "device": "cpu",
+    "precision": "float32",
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums come out the same only with the same threads; and tiny networks are quicker with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_chips(make_raster, tmp_path):
+    """Writes chips of 2 float32 bands (A) and of 3 uint8 bands (B) that follow from them."""
+
+    def make(kind="pairs", *, count=10, side=36, name="chips"):
+        random = np.random.default_rng(0)
+        for number in range(count):
+            a = random.normal(-12, 4, (2, side, side)).cumsum(axis=2).astype("float32")
+            b = np.stack([a[0], a[1], a.mean(axis=0)])
+            b = (255 * (b - b.min()) / np.ptp(b)).astype("uint8")
+            for folder, pixels in zip(FOLDERS[kind], (a, b), strict=True):
+                make_raster(f"{name}/{folder}/{number:09d}.tif", pixels, col=50 * number)
+        return tmp_path / name
+
+    return make
+
+
+def config(**settings):
+    return make_config(TINY | settings)
+
+
+def finish(steps):
+    *_, last = steps
+    return last
+
+
+def same(one, other):
+    """Whether two checkpoints hold the same, but for the clock."""
+    if isinstance(one, dict):
+        keys = one.keys() - {"seconds"}
+        return keys == other.keys() - {"seconds"} and all(same(one[k], other[k]) for k in keys)
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other or (one != one and other != other)
+
+
+def rows_without_time(run):
+    with (run / "log.csv").open(newline="") as file:
+        return [[*row[:1], *row[2:]] for row in csv.reader(file)]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from geotranslate.translation.config import make_config
+from geotranslate.translation.train import train
+
+torch.set_num_threads(1)
+settings, *runs = eval(sys.argv[1])
+alive = []
+for model, chips, run in runs:
+    steps = train(Path(chips), Path(run), make_config(settings | {"model": model}))
+    while next(steps).update < 27:
+        pass
+    alive.append(steps)
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_run_that_goes_on_ends_like_one_that_never_stopped(make_chips, tmp_path):
+    settings = TINY | {"updates": 40, "checkpoint_every": 10}
+    chips = {model: make_chips(kind, name=kind) for model, kind in KIND.items()}
+    runs = [(model, str(chips[model]), str(tmp_path / f"{model} killed")) for model in chips]
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED, repr([settings, *runs])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    whole = {model: tmp_path / f"{model} whole" for model in chips}
+    for model, run in whole.items():
+        finish(train(chips[model], run, make_config(settings | {"model": model})))
+    with killed:
+        assert killed.stdout.readline() == "at work\n"
+        killed.send_signal(signal.SIGKILL)
+
+    for workers, (model, _, folder) in enumerate(runs):
+        run = Path(folder)
+        assert load_checkpoint(run)["update"] == 20
+        first = next(steps := resume(run, workers=workers))
+        assert first.update == 21
+        assert finish(steps).update == 40
+        assert same(load_checkpoint(run), load_checkpoint(whole[model]))
+        for file in (whole[model] / "model").iterdir():
+            assert file.read_bytes() == (run / "model" / file.name).read_bytes()
+        assert rows_without_time(run) == rows_without_time(whole[model])
+        assert [row["update"] for row in read_log(run / "log.csv")] == [10, 20, 30, 40]
+
+
+def test_a_run_leaves_all_that_is_promised(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "far" / "run"
+    steps = list(train(chips, run, config(checkpoint_every=2, samples_every=3)))
+    assert [step.update for step in steps] == [1, 2, 3, 4]
+    assert {path.name for path in run.iterdir()} == {
+        *("config.toml", "job.json", "log.csv"),
+        *("checkpoints", "model", "samples"),
+    }
+    assert [path.name for path in sorted((run / "samples").iterdir())] == [
+        "000000003.png",
+        "000000004.png",
+    ]
+    *_, last = read_log(run / "log.csv")
+    assert {"update", "seconds", "learning_rate", "d", "l1", "psnr8", "contrast", "score"} <= set(
+        last
+    )
+    bundle = load_bundle(run)
+    assert bundle.record.updates == steps[-1].best
+    assert bundle.record.chip_size == 32
+    assert bundle.domain_b.dtype == "uint8"
+    assert bundle.translator().generator(torch.zeros(1, 2, 16, 16)).shape == (1, 3, 16, 16)
+
+
+def test_a_finished_run_is_not_touched(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    finish(train(chips, run, config()))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert list(train(chips, run, config())) == []
+    assert list(resume(run)) == []
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_other_settings_are_refused_and_overwrite_starts_over(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    finish(train(chips, run, config()))
+    with pytest.raises(OutputError, match=r"updates was 4 and is now 5.*--overwrite"):
+        finish(train(chips, run, config(updates=5)))
+    (run / "my notes.txt").write_text("hello")
+    (run / "job.json").unlink()
+    last = finish(train(chips, run, config(updates=5, samples_every=5), overwrite=True))
+    assert last.update == 5
+    assert max(list_checkpoints(run))[0] == 5
+    assert (run / "my notes.txt").read_text() == "hello"
+
+
+def test_settings_without_effect_may_differ(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    next(steps := train(chips, run, config(checkpoint_every=1)))
+    steps.close()
+    assert finish(train(chips, run, config(checkpoint_every=1, samples_every=1))).update == 4
+    with pytest.raises(SettingError, match="width cannot be given to --resume"):
+        plan_resumption(run, width=8)
+
+
+def test_other_chips_are_refused_and_the_same_ones_may_move(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    next(steps := train(chips, run, config(checkpoint_every=1)))
+    steps.close()
+    moved = chips.rename(tmp_path / "elsewhere")
+    with pytest.raises(ChipsError, match=r"which is gone\. If they were moved, say"):
+        resume(run).__next__()
+    assert finish(train(moved, run, config(checkpoint_every=1))).update == 4
+    with pytest.raises(OutputError, match="chips was"):
+        finish(train(make_chips(count=11), run, config(checkpoint_every=1)))
+
+
+def test_settings_edited_in_the_run_are_noticed(make_chips, tmp_path):
+    run = tmp_path / "run"
+    finish(train(make_chips(), run, config()))
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("seed = 0", "seed = 1"))
+    with pytest.raises(OutputError, match="seed was 0 and is now 1"):
+        finish(resume(run))
+
+
+def test_two_processes_do_not_share_a_run(make_chips, tmp_path):
+    plan = plan_training(make_chips(), config())
+    with claim_run(plan, tmp_path / "run"), pytest.raises(OutputError, match="another process"):
+        next(learn(plan, tmp_path / "run"))
+
+
+def test_a_folder_of_other_things_is_not_written_into(make_chips, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="was not made by this command"):
+        next(train(make_chips(), tmp_path / "run", config()))
+    with pytest.raises(OutputError, match=r"holds no job\.json"):
+        next(resume(tmp_path / "run"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(make_chips, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    original, calls = Pix2Pix.step, []
+
+    def failing(self, batch, draws):
+        losses = original(self, batch, draws)
+        calls.append(1)
+        return losses | ({"l1": losses["l1"] * float("nan")} if len(calls) == 7 else {})
+
+    monkeypatch.setattr(Pix2Pix, "step", failing)
+    with pytest.raises(TrainingError) as error:
+        finish(train(make_chips(), run, config(updates=9, checkpoint_every=3)))
+    assert "the loss l1 is nan at update 7" in str(error.value)
+    assert str(run / "checkpoints" / "000000006.pt") in str(error.value)
+    assert "--learning-rate" in str(error.value)
+    assert [update for update, _ in list_checkpoints(run)][:2] == [6, 3]
+
+
+def test_a_rate_far_too_high_is_caught_before_a_bad_model_is_kept(make_chips, tmp_path):
+    with pytest.raises(TrainingError, match=r"is no number|is nan|is inf"):
+        finish(train(make_chips(), tmp_path / "run", config(updates=60, learning_rate=1e38)))
+    assert not list_checkpoints(tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_the_bundle_holds_the_best_generators_and_their_checkpoint_stays(
+    make_chips, tmp_path, monkeypatch
+):
+    scores = iter([1.0, 5.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr(module, "measure_generators", lambda *_: {"score": next(scores)})
+    run = tmp_path / "run"
+    last = finish(train(make_chips(), run, config(updates=5, checkpoint_every=1)))
+    assert last.best == read_bundle_record(run).updates == 2
+    assert read_bundle_record(run).figures == {"score": 5.0}
+    assert [update for update, _ in list_checkpoints(run)] == [5, 4, 2]
+
+
+def test_without_validation_chips_the_bundle_holds_the_last_generators(make_chips, tmp_path):
+    plan = plan_training(make_chips(), config(checkpoint_every=2))
+    chips = {key: files for key, files in plan.folder.chips.items() if key[1] == "train"}
+    plan = replace(plan, folder=replace(plan.folder, chips=chips))
+    last = finish(learn(plan, tmp_path / "run"))
+    assert last.best == 4
+    assert last.figures == {}
+    assert (tmp_path / "run" / "samples" / "000000004.png").exists()
+
+
+def test_cyclegan_learns_from_pairs_too_and_draws_the_way_back(make_chips, tmp_path):
+    run = tmp_path / "run"
+    last = finish(train(make_chips("pairs"), run, config(model="cyclegan")))
+    assert {"cycle", "corr8"} <= set(last.figures)
+    assert set(load_bundle(run).generators) == {"g_ab", "g_ba"}
+    finish(train(make_chips("pairs"), tmp_path / "other", config()))
+    assert picture_width(run) > 1.9 * picture_width(tmp_path / "other")
+
+
+def picture_width(run):
+    with Image.open(run / "samples" / "000000004.png") as picture:
+        return picture.width
+
+
+def test_pix2pix_on_heaps_is_refused_with_the_mend(make_chips):
+    with pytest.raises(ChipsError, match="--model cyclegan"):
+        plan_training(make_chips("heaps"), config())
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        ({"crop": 64}, "Choose a crop of at most 36 px"),
+        ({"crop": 33}, "Choose a crop of 32 or 36 px"),
+        ({"crop": 4}, "Choose a crop of 24 px"),
+        ({"generator": "unet", "crop": None}, "the chips are 36 px.*--size 256 or more, a smaller"),
+    ],
+)
+def test_a_crop_that_networks_cannot_take_is_refused_with_the_mend(make_chips, settings, mend):
+    given = {k: v for k, v in (TINY | settings).items() if v is not None}
+    if "generator" in settings:
+        del given["blocks"]
+    with pytest.raises(SettingError, match=mend):
+        plan_training(make_chips(), make_config(given))
+
+
+def test_an_unset_crop_is_the_largest_that_fits(make_chips):
+    given = {name: value for name, value in TINY.items() if name != "crop"}
+    assert plan_training(make_chips(side=38), make_config(given)).crop == 36
+
+
+def test_shared_bands_are_pairs_of_numbers(make_chips):
+    chips = make_chips("heaps")
+    with pytest.raises(SettingError, match="such as 1=3,2=2,3=1"):
+        plan_training(chips, config(model="cyclegan", identity_bands="red=3"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        ({"updates": 0}, "updates is 0 and should be greater than or equal to 1"),
+        ({"colour": 1}, "colour is no setting"),
+        ({"generator": "unet", "blocks": 6}, "Leave out blocks, or choose generator resnet"),
+        ({"model": "cyclegan", "l1": 6}, "Leave out l1, or choose model pix2pix"),
+        ({"model": "diffusion"}, "'pix2pix' or 'cyclegan'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_the_mend(settings, mend):
+    with pytest.raises(SettingError, match=mend) as error:
+        make_config(settings)
+    assert "factory" not in str(error.value)
+
+
+def test_the_defaults_are_those_of_the_parts():
+    ours = TrainConfig()
+    for part, names in (
+        (GeneratorSpec(), {"kind": "generator"}),
+        (DiscriminatorSpec(), {k: f"discriminator_{k}" for k in ("width", "layers", "norm")}),
+        (Pix2PixConfig(), {}),
+        (CycleGANConfig(), {}),
+    ):
+        for name, value in part:
+            assert getattr(ours, names.get(name, name)) == value, name
+    assert ONLY_FOR.keys() <= TrainConfig.model_fields.keys()
+    assert make_config(ours.settings()) == ours
+
+
+def test_the_rate_is_constant_and_then_falls_to_zero_in_a_straight_line():
+    factors = [rate_factor(update, 100, 0.5) for update in range(1, 102)]
+    assert factors[:50] == [1.0] * 50
+    assert np.allclose(np.diff(factors[50:]), -0.02)
+    assert factors[100] == pytest.approx(0)
+    assert {rate_factor(update, 100, 1.0) for update in range(1, 101)} == {1.0}
+
+
+def test_averaged_weights_follow_and_forget_the_start():
+    network = nn.Linear(1, 1, bias=False)
+    average = module._Average(network, updates=200)
+    values = np.random.default_rng(0).normal(size=2000)
+    expected = float(network.weight.detach())
+    for update, value in enumerate(values, start=1):
+        nn.init.constant_(network.weight, value)
+        average.follow(network, update)
+        keep = min(0.995, update / (update + 9))
+        expected = keep * expected + (1 - keep) * value
+    assert float(average.network.weight) == pytest.approx(expected, abs=1e-6)
+
+    last = module._Average(network, updates=0)
+    nn.init.constant_(network.weight, 3.0)
+    last.follow(network, 1)
+    assert float(last.network.weight) == 3.0
+
+
+def test_a_log_is_cut_back_to_whole_rows_of_an_update(tmp_path):
+    log = Log(tmp_path / "log.csv")
+    for update in (10, 20, 30):
+        log.write(["update", "d", "psnr"], {"update": update, "d": update / 7})
+    with log.path.open("a") as file:
+        file.write("2")
+    log.cut_back(20)
+    assert log.path.read_text() == "update,d,psnr\n10,1.428571,\n20,2.857143,\n"
+    assert read_log(log.path)[1] == {"update": 20.0, "d": 2.857143}
+    log.cut_back(0)
+    assert not log.path.exists()
+
+
+def test_chips_to_look_at_are_spread_over_all():
+    assert spread(100, 4) == [0, 25, 50, 75]
+    assert spread(3, 4) == [0, 1, 2]
+    assert spread(0, 4) == []
+
+
+def test_a_damaged_job_file_is_no_run(make_chips, tmp_path):
+    run = tmp_path / "run"
+    finish(train(make_chips(), run, config()))
+    assert json.loads((run / "job.json").read_text())["work"]["updates"] == 4
+    (run / "job.json").write_text("{")
+    with pytest.raises(OutputError, match="it is no run to go on with"):
+        next(resume(run))

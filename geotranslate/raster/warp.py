@@ -32,8 +32,9 @@ STRIP_COLS = 64
 class WarpedScenes:
     """Scenes of one kind, seen on a grid that need not be theirs; read like one scene.
 
-    Where several scenes hold data, the first one given counts. A pixel comes out the same, but
-    for the last bit of a float, in whichever window it is read. Scenes whose pixels lie on the grid's are copied, not resampled.
+    Where several scenes hold data, the first one given counts. Scenes whose pixels lie on the
+    grid's are copied, not resampled. A pixel comes out the same in whichever window it is read,
+    but for the last bit of a float.
 
     Attributes:
         grid: where the chips lie.

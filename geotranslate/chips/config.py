@@ -73,7 +73,7 @@ class TileConfig(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="strin
         except (TypeError, ValueError):
             shares = ()
         if len(shares) != 3 or min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
-            spelled = split if isinstance(split, str) else ",".join(map(str, split))
+            spelled = ",".join(map(str, split)) if isinstance(split, list | tuple) else split
             raise SettingError(
                 f"split is {spelled}, which does not divide the chips. Give the shares of train, "
                 "val and test, with some for train and 1 as their sum, such as 0.8,0.1,0.1."

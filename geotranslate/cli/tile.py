@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 8
 
+SCENE_FLAGS = "--a", "--b"
+
 
 def _listing(
     ctx: click.Context,
@@ -34,8 +36,29 @@ def _listing(
     return tuple(str(item).strip() for item in items)
 
 
-@click.command()
-@click.option("--a", multiple=True, required=True, help="Scenes of domain A: raster, glob, folder.")
+class SceneCommand(click.Command):
+    """Takes many scenes after one flag, as a shell makes them of a glob without quotes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read ``--a 1.tif 2.tif`` as ``--a 1.tif --a 2.tif``."""
+        words: list[str] = []
+        flag, values = "", 0
+        for word in args:
+            if word.startswith("-"):
+                flag, given, _ = word.partition("=")
+                values = len(given)
+            else:
+                if flag in SCENE_FLAGS and values:
+                    words.append(flag)
+                values += 1
+            words.append(word)
+        return super().parse_args(ctx, words)
+
+
+@click.command(cls=SceneCommand)
+@click.option(
+    "--a", multiple=True, required=True, help="Scenes of domain A: rasters, globs, folders."
+)
 @click.option("--b", multiple=True, required=True, help="Scenes of domain B.")
 @click.option(
     "-o",
@@ -132,7 +155,7 @@ def tile(
         there = _spell(record.paired, record.counts)
         finish(
             f"{output} is complete already, with {there}: nothing to do.",
-            _line(output, record),
+            _line(output, record, unchanged=True),
             as_json=as_json,
         )
         return
@@ -145,11 +168,20 @@ def tile(
         f"{output} holds {_spell(record.paired, record.counts)}, after {duration(seconds)}."
         f"{_spell_dropped(record.dropped)}\nNext: geotranslate train {output} -o RUN"
     )
-    finish(sentence, _line(output, record) | {"seconds": round(seconds, 1)}, as_json=as_json)
+    finish(
+        sentence,
+        _line(output, record, unchanged=False) | {"seconds": round(seconds, 1)},
+        as_json=as_json,
+    )
 
 
-def _line(output: Path, record: TileRecord) -> dict[str, Any]:
-    return {"output": str(output), "counts": record.counts, "dropped": record.dropped}
+def _line(output: Path, record: TileRecord, *, unchanged: bool) -> dict[str, Any]:
+    return {
+        "output": str(output),
+        "unchanged": unchanged,
+        "counts": record.counts,
+        "dropped": record.dropped,
+    }
 
 
 def _spell(paired: bool, counts: Mapping[str, Mapping[str, int]]) -> str:

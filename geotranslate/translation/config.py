@@ -39,7 +39,7 @@ ONLY_FOR: dict[str, tuple[str, str]] = {
     "blocks": ("generator", "resnet"),
     "depth": ("generator", "unet"),
     "l1": ("model", "pix2pix"),
-    "pool_l1": ("model", "pix2pix"),
+    "pool_l2": ("model", "pix2pix"),
     "cycle": ("model", "cyclegan"),
     "identity": ("model", "cyclegan"),
     "identity_bands": ("model", "cyclegan"),
@@ -115,8 +115,8 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     l1: float = Field(5.0, ge=0)
     """pix2pix: weight of the mean distance to the truth."""
 
-    pool_l1: float = Field(30.0, ge=0)
-    """pix2pix: weight of the same on means of 8 x 8 px, which forgives pairs some pixels off."""
+    pool_l2: float = Field(60.0, ge=0)
+    """pix2pix: weight of the squared distance of 8 x 8 px means: forgives pairs some pixels off."""
 
     cycle: float = Field(10.0, ge=0)
     """cyclegan: weight of the way there and back."""

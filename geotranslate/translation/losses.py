@@ -23,16 +23,19 @@ def masked_l1(fake: Tensor, real: Tensor, valid: Tensor | None) -> Tensor:
     return difference.abs().sum() / _values(fake, valid)
 
 
-def pooled_l1(fake: Tensor, real: Tensor, valid: Tensor | None, cell: int = 8) -> Tensor:
-    """Mean absolute difference between the means over cells of ``cell`` x ``cell`` px.
+def pooled_l2(fake: Tensor, real: Tensor, valid: Tensor | None, cell: int = 8) -> Tensor:
+    """Mean squared difference between the means over cells of ``cell`` x ``cell`` px.
 
     It forgives pairs that lie a few pixels off each other. Only valid pixels enter a mean, and a
     cell weighs by their number. Cells at the right and lower rim may be smaller.
     """
     difference = hide(fake - real, valid)
-    # The sum of the differences is the difference of the means times the number of pixels.
-    sums = functional.avg_pool2d(difference, cell, ceil_mode=True, divisor_override=1)
-    return sums.abs().sum() / _values(fake, valid)
+    counts = torch.ones_like(fake[:, :1]) if valid is None else valid.to(fake.dtype)
+    sums, pixels = (
+        functional.avg_pool2d(image, cell, ceil_mode=True, divisor_override=1)
+        for image in (difference, counts)
+    )
+    return (sums.square() / pixels.clamp(min=1)).sum() / _values(fake, valid)
 
 
 def _values(images: Tensor, valid: Tensor | None) -> Tensor | int:

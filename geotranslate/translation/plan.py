@@ -127,7 +127,7 @@ def loss_config(config: TrainConfig) -> Pix2PixConfig | CycleGANConfig:
         return Pix2PixConfig(
             gan_loss=config.gan_loss,
             l1=config.l1,
-            pool_l1=config.pool_l1,
+            pool_l2=config.pool_l2,
             learning_rate=config.learning_rate,
         )
     return CycleGANConfig(

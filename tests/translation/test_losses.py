@@ -14,7 +14,7 @@ from geotranslate.translation.losses import (
     ADVERSARIAL,
     Judgement,
     masked_l1,
-    pooled_l1,
+    pooled_l2,
     valid_share,
     weighted_mean,
 )
@@ -40,22 +40,22 @@ def test_l1_is_the_mean_over_the_valid_values(seed, share) -> None:
     torch.testing.assert_close(masked_l1(fake, real, valid), (fake - real).abs()[kept].mean())
 
 
-@pytest.mark.parametrize("loss", [masked_l1, pooled_l1])
+@pytest.mark.parametrize("loss", [masked_l1, pooled_l2])
 def test_without_invalid_pixels_a_mask_changes_nothing(loss) -> None:
     fake, real, _ = pair_and_mask(0, 1)
     ones = torch.ones(3, 1, 20, 20)
     torch.testing.assert_close(loss(fake, real, ones), loss(fake, real, None))
 
 
-def test_one_pooled_l1_is_that_of_the_averaged_images() -> None:
+def test_one_pooled_l2_is_that_of_the_averaged_images() -> None:
     fake, real, _ = pair_and_mask(0, 1, side=24)
     averaged = (functional.avg_pool2d(image, 8) for image in (fake, real))
-    torch.testing.assert_close(pooled_l1(fake, real, None), functional.l1_loss(*averaged))
+    torch.testing.assert_close(pooled_l2(fake, real, None), functional.mse_loss(*averaged))
 
 
 @few
 @given(seed=st.integers(0, 99), share=st.floats(0.05, 1))
-def test_pooled_l1_compares_the_means_of_valid_pixels_cell_by_cell(seed, share) -> None:
+def test_pooled_l2_compares_the_means_of_valid_pixels_cell_by_cell(seed, share) -> None:
     fake, real, valid = pair_and_mask(seed, share)
     total, pixels = 0.0, 0
     for image in range(3):
@@ -65,13 +65,13 @@ def test_pooled_l1_compares_the_means_of_valid_pixels_cell_by_cell(seed, share) 
                 where = valid[cell][0] > 0
                 if where.any():
                     means = (values[cell][:, where].mean(1) for values in (fake, real))
-                    total += float(sum((next(means) - next(means)).abs())) * int(where.sum())
+                    total += float((next(means) - next(means)).square().sum()) * int(where.sum())
                     pixels += int(where.sum())
-    assert float(pooled_l1(fake, real, valid)) == pytest.approx(total / pixels / 2, rel=1e-4)
+    assert float(pooled_l2(fake, real, valid)) == pytest.approx(total / pixels / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("gan_loss", GAN_LOSSES)
-@pytest.mark.parametrize("loss", [masked_l1, pooled_l1])
+@pytest.mark.parametrize("loss", [masked_l1, pooled_l2])
 def test_without_valid_pixels_losses_are_zero_and_gradients_finite(loss, gan_loss) -> None:
     nothing = torch.zeros(1, 1, 24, 24)
     fake = torch.rand(1, 3, 24, 24, requires_grad=True)

@@ -46,9 +46,9 @@ def test_the_models_are_those_a_user_can_choose() -> None:
 def test_the_distance_to_the_truth_falls(gan_loss) -> None:
     model, batch = small(gan_loss=gan_loss, learning_rate=1e-3), pairs()
     losses = [model.step(batch) for _ in range(50)]
-    assert set(losses[0]) == {"d", "gan", "l1", "pool_l1"}
+    assert set(losses[0]) == {"d", "gan", "l1", "pool_l2"}
     assert losses[-1]["l1"] < losses[0]["l1"] / 2
-    assert losses[-1]["pool_l1"] < losses[0]["pool_l1"] / 2
+    assert losses[-1]["pool_l2"] < losses[0]["pool_l2"] / 2
     assert not any(loss.requires_grad for loss in losses[0].values())
 
 

@@ -33,7 +33,8 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
             raise click.BadParameter(
                 f"{path} sets {key!r}, which this command does not know. It knows: {choices}."
             )
-        defaults[name] = value
+        alone = known[name].multiple and isinstance(value, str)
+        defaults[name] = [value] if alone else value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 

@@ -500,3 +500,44 @@ def test_a_full_disk_is_named_and_the_work_goes_on_later(pair, tmp_path):
     tile(folder, **pair)
     tile(tmp_path / "undisturbed", **pair)
     assert contents(folder) == contents(tmp_path / "undisturbed")
+
+
+# ------------------------------------------------------------------------------ real imagery
+
+
+@pytest.mark.real
+def test_real_radar_and_optical_images_of_other_grids_meet(real_data, tmp_path):
+    (radar,) = real_data.glob("ssl4eo-s12-sample/s1/*/S1A_*20200607T010825*/VV.tif")
+    (optical,) = real_data.glob("ssl4eo-s12-sample/s2a/*/20200604T054639*/B4.tif")
+    words = {"a": [str(radar)], "b": [str(optical)], "resampling": "nearest"}
+    records = tile(tmp_path / "chips", **words, size=64, stride=32, split="1,0,0")
+    assert len(records) == 2 * 49
+    with rasterio.open(optical) as source:
+        whole = source.read(1)
+        for file, record in records.items():
+            if record.domain == "b":
+                cols, rows = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
+                x, y = record.grid.transform @ (cols, rows)
+                col, row = ~source.transform @ (x, y)
+                expected = whole[row.astype(int), col.astype(int)]
+                assert (read_chip(tmp_path / "chips" / file).pixels[0] == expected).all()
+
+
+@pytest.mark.real
+def test_real_aerial_images_with_a_rim_of_nodata(real_data, tmp_path):
+    names = [str(path) for path in sorted(real_data.glob("naip-rgbn-5m/*.tif"))]
+    words = {"a": names[:1], "b": names[1:], "bands_a": "1,2,3", "bands_b": "4", "size": 128}
+    records = tile(tmp_path / "chips", **words, stride=128, limit=20)
+    assert len(records) == 40
+    for file, record in records.items():
+        pixels, valid = read_chip(tmp_path / "chips" / file)
+        assert valid.all()
+        assert pixels.shape == (3 if record.domain == "a" else 1, 128, 128)
+
+
+@pytest.mark.real
+def test_a_real_rotated_scene_is_refused_with_the_mend(real_data, tmp_path):
+    (scene,) = map(str, real_data.glob("umbra-sar-2000/*.tif"))
+    with pytest.raises(RasterError, match="gdalwarp -t_srs"):
+        tile(tmp_path / "chips", a=[scene], b=[scene])
+    assert not (tmp_path / "chips").exists()

@@ -93,7 +93,7 @@ def test_many_scenes_may_follow_one_flag(scenes, tmp_path, capsys):
 
 def test_settings_come_from_a_file_and_flags_win(scenes, capsys):
     (scenes / "tile.toml").write_text(
-        f'a = ["{scenes}/sar/0.tif"]\nb = ["{scenes}/optical"]\noutput = "{scenes}/chips"\n'
+        f'a = "{scenes}/sar/0.tif"\nb = ["{scenes}/optical"]\noutput = "{scenes}/chips"\n'
         'size = 16\nstride = 16\nsplit = [1.0, 0.0, 0.0]\nbands-a = ["2"]\nlimit = 4\nworkers = 1\n'
     )
     run(["tile", "--config", str(scenes / "tile.toml"), "--limit", "3"])

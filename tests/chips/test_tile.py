@@ -519,8 +519,12 @@ def test_real_radar_and_optical_images_of_other_grids_meet(real_data, tmp_path):
                 cols, rows = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
                 x, y = record.grid.transform @ (cols, rows)
                 col, row = ~source.transform @ (x, y)
+                # Half-way between two pixels either is the nearest.
+                clear = (np.abs(col - np.rint(col)) > 1e-6) & (np.abs(row - np.rint(row)) > 1e-6)
                 expected = whole[row.astype(int), col.astype(int)]
-                assert (read_chip(tmp_path / "chips" / file).pixels[0] == expected).all()
+                found = read_chip(tmp_path / "chips" / file).pixels[0]
+                assert clear.mean() > 0.98
+                assert (found == expected)[clear].all()
 
 
 @pytest.mark.real

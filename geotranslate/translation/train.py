@@ -291,6 +291,9 @@ class _Run:
     def _hand_to_fabric(self) -> None:
         """Let Fabric run networks and optimizers, in the arithmetic chosen."""
         device = self.plan.device
+        # Each Fabric would tell what arithmetic it uses, under a logger of lightning.pytorch.
+        for name in ("lightning.fabric", "lightning.pytorch"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         fabric = Fabric(
             accelerator=device.type,
             devices=[device.index] if device.type == "cuda" else 1,

@@ -291,6 +291,43 @@ def picture_width(run):
         return picture.width
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"generator": "unet", "depth": 5, "norm": "instance", "upsample": "resize"},
+        {"norm": "none", "discriminator_norm": "instance", "gan_loss": "bce", "average_over": 0},
+        {"model": "cyclegan", "norm": "batch", "batch": 2, "identity_bands": "1=1", "pool": 1},
+        {"precision": "bf16"},
+    ],
+)
+def test_other_settings_learn_too(make_chips, tmp_path, settings):
+    given = {name: value for name, value in TINY.items() if name != "blocks"} | {"updates": 2}
+    if "generator" not in settings:
+        given["blocks"] = 1
+    last = finish(train(make_chips(), tmp_path / "run", make_config(given | settings)))
+    assert all(np.isfinite(value) for value in last.losses.values())
+    assert load_bundle(tmp_path / "run").record.generator.norm == make_config(settings).norm
+
+
+@pytest.mark.parametrize("model", ["pix2pix", "cyclegan"])
+def test_what_lies_under_invalid_pixels_changes_nothing(make_raster, tmp_path, model):
+    random = np.random.default_rng(0)
+    chips = random.normal(size=(2, 4, 2, 32, 32)).astype("float32")
+    valid = np.zeros((4, 32, 32), bool)
+    valid[:, :, :20] = True
+    valid[0] = False  # a chip without any data is no reason to fall
+    for run, filler in (("one", np.nan), ("two", 1e6)):
+        for domain, folder in enumerate(FOLDERS["pairs"]):
+            for number in range(4):
+                pixels = np.where(valid[number], chips[domain, number], filler)
+                place = f"{run}/{folder}/{number}.tif"
+                make_raster(place, pixels.astype("float32"), col=50 * number, valid=valid[number])
+        finish(train(tmp_path / run, tmp_path / f"run {run}", config(model=model)))
+    one, two = (load_bundle(tmp_path / f"run {run}") for run in ("one", "two"))
+    assert one.record.weights == two.record.weights
+    assert rows_without_time(tmp_path / "run one") == rows_without_time(tmp_path / "run two")
+
+
 def test_pix2pix_on_heaps_is_refused_with_the_mend(make_chips):
     with pytest.raises(ChipsError, match="--model cyclegan"):
         plan_training(make_chips("heaps"), config())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,9 @@ from geotranslate.errors import GeotranslateError
 COMMANDS = ("tile", "train", "predict", "mosaic", "evaluate", "info", "demo")
 
 INTERRUPTED = 130
+
+# Of decoded blocks. GDAL itself takes a twentieth of the memory, which may be gigabytes.
+CACHE_MB = "512"
 
 
 class Commands(click.Group):
@@ -51,6 +55,7 @@ def geotranslate(ctx: click.Context, debug: bool) -> None:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status: 0, 1 (failure) or 2 (wrong words)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         geotranslate.main(words, standalone_mode=False)

@@ -136,7 +136,7 @@ def _describe(plan: Plan) -> str:
     count_a, count_b = (len(folder.files(domain, "train")) for domain in "ab")
     heaps = f"{count_a} pairs" if config.model == "pix2pix" else f"{count_a} and {count_b} chips"
     return (
-        f"Learning {config.model} from {heaps} in {config.updates} updates of {config.batch} x "
+        f"{config.model} from {heaps}: {config.updates} updates of {config.batch} x "
         f"{config.crop} px, on {plan.device} in {plan.arithmetic}."
     )
 

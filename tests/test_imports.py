@@ -19,7 +19,6 @@ FLOORS = {
     "chips": 2,
     "sample": 2,
     "translation": 3,
-    "report": 4,
     "info": 4,
     "demo": 4,
     "cli": 5,

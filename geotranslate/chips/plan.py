@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
@@ -31,12 +32,14 @@ UNCOVERED = "not covered by scenes of B"
 OUTSIDE = "not inside the area of interest"
 BETWEEN_SPLITS = "between two splits"
 INVALID = "too few valid pixels"
+BEYOND_LIMIT = "beyond the limit"
 
 MENDS = {
     UNCOVERED: "Give scenes of B that cover more of A's, or a smaller --min-valid.",
     OUTSIDE: "Draw a larger area, take smaller chips with --size, or say --aoi-touching.",
     BETWEEN_SPLITS: "Give more scenes, take smaller chips with --size, or say --split 1,0,0.",
     INVALID: "Accept chips with fewer valid pixels by --min-valid, or check the nodata value.",
+    BEYOND_LIMIT: "Allow more with --limit.",
 }
 
 NAMES_SHOWN = 5
@@ -167,6 +170,9 @@ def plan_tiles(settings: TileConfig) -> TilePlan:
             )
             for number, index in enumerate(np.flatnonzero(sieve.kept).tolist())
         ]
+        if not any(chip.split == "train" for chip in chips[domain]):
+            what = f"chip of {domain.upper()} to train on"
+            raise ChipsError(nothing_left(what, len(sieve.windows), sieve.dropped))
     return TilePlan(
         settings=settings,
         layout=layout,
@@ -184,9 +190,9 @@ def count_splits(splits: Iterable[str]) -> dict[str, int]:
 
 def nothing_left(what: str, total: int, dropped: Mapping[str, int]) -> str:
     """The sentence for windows of which no filter left any."""
-    lost = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-    mend = MENDS[max(dropped, key=lambda reason: dropped[reason])]
-    return f"no {what} is left of {total} windows: {lost}. {mend}"
+    most = max(dropped, key=lambda reason: dropped[reason], default=BETWEEN_SPLITS)
+    lost = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none dropped"
+    return f"no {what} is left of {total} windows: {lost}. {MENDS[most]}"
 
 
 def _lay(domain: str, sources: Sources, settings: TileConfig) -> Windows:
@@ -272,9 +278,10 @@ def _record(settings: TileConfig, sources: Mapping[str, Sources]) -> dict[str, o
 
 def _place(grids: Iterable[Grid]) -> str:
     """Where grids lie together, in words."""
-    edges = np.array(
-        [transform_bounds(grid.crs, LONGITUDE_LATITUDE, *grid.bounds) for grid in grids]
-    )
+    try:
+        edges = np.array([transform_bounds(g.crs, LONGITUDE_LATITUDE, *g.bounds) for g in grids])
+    except RasterioError:
+        return "ground that only a local coordinate system knows"
     return _spell((*edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0)))
 
 

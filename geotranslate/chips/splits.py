@@ -168,19 +168,18 @@ def _deal(
 ) -> NDArray[np.int64]:
     """The split of each block: in random order, each goes to the split that lacks most.
 
-    As long as there are blocks for it, each split that was asked for gets one.
+    As long as there are blocks for it each split that was asked for gets one, train first.
     """
-    wanted = np.array(shares) * weights.sum()
-    lacking = wanted > 0
+    share = np.array(shares)
+    wanted = share * weights.sum()
+    empty = share > 0
     owners = np.empty(len(weights), np.int64)
-    for left, block in zip(
-        range(len(weights), 0, -1), generator.permutation(len(weights)), strict=True
-    ):
-        choice = lacking if left <= lacking.sum() else np.array(shares) > 0
-        owner = int(np.argmax(np.where(choice, wanted, -np.inf)))
+    for dealt, block in enumerate(generator.permutation(len(weights))):
+        enough = len(weights) - dealt > empty.sum()
+        owner = np.argmax(np.where(share > 0, wanted, -np.inf) if enough else empty)
         owners[block] = owner
         wanted[owner] -= weights[block]
-        lacking[owner] = False
+        empty[owner] = False
     return owners
 
 

@@ -34,7 +34,7 @@ from geotranslate.chips.index import (
 )
 from geotranslate.chips.layout import LAYOUTS, TEST_ROOT, root_of
 from geotranslate.chips.limits import Tally
-from geotranslate.chips.plan import INVALID, TilePlan, count_splits, nothing_left
+from geotranslate.chips.plan import BEYOND_LIMIT, INVALID, TilePlan, count_splits, nothing_left
 from geotranslate.errors import ChipsError, OutputError, SettingError
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import (
@@ -47,8 +47,6 @@ from geotranslate.raster.output import (
 )
 
 logger = logging.getLogger(__name__)
-
-BEYOND_LIMIT = "beyond the limit"
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def _complete(
     for domain, found in counts.items():
         if not found["train"]:
             total = sum(dropped.values()) + sum(found.values())
-            raise ChipsError(nothing_left(f"chip of {domain.upper()} for training", total, dropped))
+            raise ChipsError(nothing_left(f"chip of {domain.upper()} to train on", total, dropped))
         for split, share in zip(found, plan.settings.split, strict=True):
             if share and not found[split]:
                 logger.warning(

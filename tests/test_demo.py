@@ -1,0 +1,60 @@
+"""The demo: the whole way on sample data, and what it says of a model that learned nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+from PIL import Image
+
+from geotranslate.demo import DECISIVE, Demo, run_demo
+from geotranslate.sample.files import sample_paths
+
+SAMPLE = Path(__file__).parents[1] / "sample_data"
+
+
+def run_command(output: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "geotranslate", "demo", "-o", str(output), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_model_that_learned_nothing_makes_all_files_and_exit_status_1(tmp_path):
+    done = run_command(tmp_path / "demo", "--updates", "1", "--json")
+    assert done.returncode == 1, done.stderr
+    line = json.loads(done.stdout)
+    assert min(line["gains"].values()) < 0
+    with Image.open(line["picture"]) as picture:
+        assert picture.width > 3 * 300
+    with (
+        rasterio.open(line["translated"]) as translated,
+        rasterio.open(sample_paths(SAMPLE)["heldout_sar"]) as scene,
+    ):
+        assert translated.shape == scene.shape
+        assert translated.transform == scene.transform
+        assert translated.crs == scene.crs
+        assert translated.descriptions == ("R", "G", "B")
+        assert not (translated.read_masks(1) > scene.read_masks(1)).any()
+
+
+def test_the_held_out_part_is_not_in_the_training_part():
+    paths = sample_paths(SAMPLE)
+    with (
+        rasterio.open(paths["train_sar"]) as known,
+        rasterio.open(paths["heldout_sar"]) as held_out,
+    ):
+        assert known.crs == held_out.crs
+        assert rasterio.coords.disjoint_bounds(known.bounds, held_out.bounds)
+
+
+@pytest.mark.slow
+def test_the_demo_beats_both_baselines(tmp_path):
+    *_, demo = run_demo(tmp_path / "demo")
+    assert isinstance(demo, Demo)
+    assert set(demo.beaten) == {"mean_color", "linear"}
+    assert min(demo.beaten.values()) > 0, f"{DECISIVE}: {demo.beaten}"

@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
@@ -280,7 +281,7 @@ def _place(grids: Iterable[Grid]) -> str:
     """Where grids lie together, in words."""
     try:
         edges = np.array([transform_bounds(g.crs, LONGITUDE_LATITUDE, *g.bounds) for g in grids])
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):
         return "ground that only a local coordinate system knows"
     return _spell((*edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0)))
 

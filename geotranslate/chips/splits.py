@@ -59,9 +59,9 @@ def split_by_blocks(
     placed = [np.flatnonzero(np.isfinite(places).all(axis=1)) for places in maps]
     known = [places[here] for places, here in zip(maps, placed, strict=True)]
     best: list[NDArray[np.int64]] = []
-    least = len(SPLITS) + 1, np.inf
+    least = True, len(SPLITS), np.inf
     for side in BLOCK_SIDES:
-        if least <= (0, CLOSE_ENOUGH):
+        if least <= (False, 0, CLOSE_ENOUGH):
             break
         blocks = _lay_blocks(known, side, RIM / domains[0].size)
         for draw in range(DRAWS):
@@ -191,12 +191,13 @@ def _split_of(reached: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[
 
 def _miss(
     splits: Sequence[NDArray[np.int64]], shares: tuple[float, float, float]
-) -> tuple[int, float]:
-    """How badly windows are divided: splits without any, and the largest miss of a share.
+) -> tuple[bool, int, float]:
+    """How badly windows are divided: nothing to train on, empty splits, largest miss of a share.
 
     A miss is counted in parts of its share: 5 % instead of 10 % of the windows is 0.5.
     """
-    wanted = np.array(shares)
+    asked = np.array(shares) > 0
     counts = np.array([np.bincount(s[s >= 0], minlength=len(SPLITS)) / len(s) for s in splits])
-    counts, wanted = counts[:, wanted > 0], wanted[wanted > 0]
-    return int((counts == 0).sum()), float(np.abs(counts / wanted - 1).max())
+    empty = (counts == 0) & asked
+    misses = np.abs(counts[:, asked] / np.array(shares)[asked] - 1)
+    return bool(empty[:, 0].any()), int(empty.sum()), float(misses.max())

@@ -66,7 +66,8 @@ class Grid:
         """Width and height of a pixel in metres; of a geographic CRS at the grid's middle."""
         x, y = self.resolution
         if not self.crs.is_geographic:
-            metres = float(self.crs.linear_units_factor[1])
+            # rasterio does not tell the unit of a local CRS; it is hardly ever another one.
+            metres = float(self.crs.linear_units_factor[1]) if self.crs.is_projected else 1.0
             return x * metres, y * metres
         _, bottom, _, top = self.bounds
         shrink = math.cos(math.radians((bottom + top) / 2))

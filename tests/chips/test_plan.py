@@ -94,6 +94,12 @@ def test_domains_that_do_not_meet_are_refused_with_their_places(scene):
         plan_tiles(TileConfig(**words))
 
 
+def test_a_local_coordinate_system_meets_no_other_and_the_refusal_says_so(scene):
+    local = scene("b.tif", crs='LOCAL_CS["building site",UNIT["metre",1]]')
+    with pytest.raises(GridError, match="B covers ground that only a local coordinate system"):
+        plan_tiles(TileConfig(a=[scene("a.tif")], b=[local], **WORDS))
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:3857"])
 @pytest.mark.parametrize(
     ("words", "columns"), [({}, {16, 24}), ({"aoi_touching": True}, {8, 16, 24, 32})]

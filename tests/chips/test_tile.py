@@ -446,6 +446,12 @@ def test_nothing_left_after_reading_leaves_no_folder(make_raster, tmp_path):
     assert not (tmp_path / "chips").exists()
 
 
+def test_a_limit_that_leaves_nothing_to_train_on_is_refused_with_the_mend(pair, tmp_path):
+    with pytest.raises(ChipsError, match=r"no chip of A to train on is left.*Allow more with"):
+        tile(tmp_path / "chips", **pair, split="0.1,0.1,0.8", limit=1)
+    assert not (tmp_path / "chips").exists()
+
+
 def test_a_split_without_chips_is_named(make_raster, tmp_path, caplog):
     a = make_raster("a.tif", sar(24, 24))
     tile(tmp_path / "chips", a=[str(a)], b=[str(a)])

@@ -27,6 +27,9 @@ NORM_OF_MODEL: dict[ModelName, Norm] = {"pix2pix": "batch", "cyclegan": "instanc
 GanLoss = Literal["lsgan", "bce"]
 GAN_LOSSES: tuple[GanLoss, ...] = get_args(GanLoss)
 
+Augment = Literal["d4", "none"]
+AUGMENTS: tuple[Augment, ...] = get_args(Augment)
+
 Precision = Literal["auto", "float32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from geotranslate.choices import (
     NORM_OF_MODEL,
+    Augment,
     DiscriminatorNorm,
     GanLoss,
     GeneratorKind,
@@ -99,6 +100,10 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
 
     crop: int | None = Field(None, ge=1)
     """Side of the crops in pixels; unset, that of the chips up to 256."""
+
+    augment: Augment = "d4"
+    """How crops are varied: d4 turns and mirrors them; none keeps them as they lie, which a network
+    needs to learn from where the sun and the radar look."""
 
     learning_rate: float = Field(2e-4, gt=0)
     """Of Adam, with momenta 0.5 and 0.999."""

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from geotranslate.chips.file import ChipPixels, read_chip
 from geotranslate.chips.folder import ChipFolder
+from geotranslate.choices import Augment
 from geotranslate.errors import GeotranslateError
 from geotranslate.raster.domain import Domain, Normalization
 from geotranslate.translation.batch import Batch
@@ -116,7 +117,14 @@ class TrainingBatches(Dataset[StoredBatch]):
     """The batch of each update, by the update's number. It can be sent to another process."""
 
     def __init__(
-        self, folder: ChipFolder, *, paired: bool, crop: int, batch: int, seed: int
+        self,
+        folder: ChipFolder,
+        *,
+        paired: bool,
+        crop: int,
+        batch: int,
+        seed: int,
+        augment: Augment = "d4",
     ) -> None:
         """Choose what to read; nothing is read yet.
 
@@ -126,10 +134,12 @@ class TrainingBatches(Dataset[StoredBatch]):
             crop: side of the images in pixels.
             batch: images of each domain an update.
             seed: of all draws.
+            augment: whether images are turned and mirrored.
         """
         self._files = folder.files("a", "train"), folder.files("b", "train")
         self._pairs = list(zip(*self._files, strict=True)) if paired else None
         self._crop, self._batch, self._seed = crop, batch, seed
+        self._turning = augment == "d4"
 
     def __getitem__(self, update: int) -> StoredBatch:
         """The images of an update, counted from 1."""
@@ -143,10 +153,11 @@ class TrainingBatches(Dataset[StoredBatch]):
 
     def _draws(self, update: int, domain: int) -> list[Draw]:
         chips = len(self._files[domain])
-        return [
+        draws = [
             draw_sample(self._seed, domain, update, sample, batch=self._batch, chips=chips)
             for sample in range(self._batch)
         ]
+        return draws if self._turning else [draw._replace(turn=0) for draw in draws]
 
 
 def read_images(files: Sequence[Path], draws: Sequence[Draw], crop: int) -> Stored:

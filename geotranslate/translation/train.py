@@ -65,7 +65,7 @@ from geotranslate.translation.validation import (
 LOG_EVERY = 20
 """Updates that one row of the log is the mean of."""
 
-STATISTICS_IMAGES = 64
+STATISTICS_IMAGES = 256
 """Training crops, at least, that a generator's batch statistics are taken from anew."""
 
 log = logging.getLogger(__name__)
@@ -278,6 +278,7 @@ class _Run:
             crop=plan.crop,
             batch=config.batch,
             seed=config.seed,
+            augment=config.augment,
         )
         stride = next(iter(self.generators.values())).stride
         assert isinstance(stride, int)

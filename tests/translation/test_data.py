@@ -70,6 +70,17 @@ def test_all_turns_are_drawn():
     assert 0.4 < np.mean([draw.row for draw in draws]) < 0.6
 
 
+def test_without_augmentation_crops_lie_as_they_are(make_chips):
+    folder = make_chips("pairs", ramps(5), ramps(5, bands=1))
+    plain, varied = (
+        TrainingBatches(folder, paired=True, crop=16, batch=8, seed=1, augment=augment)[1].a
+        for augment in ("none", "d4")
+    )
+    assert not any(plain.turns)
+    assert any(varied.turns)
+    np.testing.assert_array_equal(plain.pixels, varied.pixels)
+
+
 def test_the_numbers_for_pools_belong_to_the_sample():
     numbers = draw_for_pools(3, update=7, batch=5, numbers=4)
     assert numbers.shape == (5, 4)

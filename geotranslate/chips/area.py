@@ -10,8 +10,11 @@ import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
+from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
 from geotranslate.errors import SettingError
@@ -20,6 +23,11 @@ from geotranslate.raster.grid import Grid
 # A straight edge in one CRS is a curve in another: edges get this many corners more.
 CORNERS_PER_EXTENT = 200
 
+# So much of the scene's extent is kept around it, since its edges are curves as well.
+MARGIN = 0.05
+
+Bounds = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Area:
@@ -27,15 +35,19 @@ class Area:
 
     Attributes:
         path: the file they came from.
-        shape: all of them as one.
+        shape: what of them lies near the raster, as one; empty where nothing does.
+        drawn_crs: CRS of the file.
+        drawn_bounds: of all of them, (left, bottom, right, top) in the file's CRS.
     """
 
     path: str
     shape: BaseGeometry
+    drawn_crs: CRS
+    drawn_bounds: Bounds
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top)."""
+    def bounds(self) -> Bounds:
+        """(left, bottom, right, top) of a shape that is not empty."""
         left, bottom, right, top = map(float, self.shape.bounds)
         return left, bottom, right, top
 
@@ -46,21 +58,28 @@ class Area:
 
     def inside(self, grid: Grid) -> NDArray[np.bool_]:
         """(rows, cols) of a grid in the same CRS, True where a pixel's centre is in the area."""
+        if self.shape.is_empty:
+            return np.zeros(grid.shape, bool)
         inside: NDArray[np.bool_] = geometry_mask(
             [self.shape], out_shape=grid.shape, transform=grid.transform, invert=True
         )
         return inside
 
 
-def read_area(path: str | Path, crs: CRS) -> Area:
-    """The polygons of a vector file, whatever its format and CRS, in the CRS asked for.
+def read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
+    """The polygons of a vector file, whatever its format, CRS and extent, where a raster lies.
+
+    Polygons in another CRS are cut to the raster's surroundings before they are brought into its
+    CRS: most CRSs know a part of the world only.
 
     Args:
         path: anything GDAL opens as vectors; its first layer is read.
         crs: of the raster.
+        bounds: of the raster, (left, bottom, right, top) in its CRS.
 
     Raises:
-        SettingError: the file is missing, holds no polygon, or does not say where they lie.
+        SettingError: the file is missing, holds no polygon, does not say where they lie, or
+            cannot be brought into the raster's CRS.
     """
     try:
         table = gpd.read_file(path)
@@ -81,17 +100,60 @@ def read_area(path: str | Path, crs: CRS) -> Area:
             "where it lies. Give it the one it was made in: `ogr2ogr -a_srs EPSG:... out.gpkg "
             f"{path}`."
         )
-    return Area(str(path), _union(shapes, crs))
+    try:
+        shape = _bring_to(shapes.make_valid(), crs, bounds)
+    # RuntimeError is the family of pyproj's errors.
+    except (shapely.GEOSException, RuntimeError) as error:
+        raise SettingError(
+            f"the area of interest {path} cannot be brought into the raster's coordinate "
+            f"reference system ({_first_line(error)}), so nobody knows what lies inside. Draw it "
+            "in the raster's own, around the raster."
+        ) from error
+    left, bottom, right, top = map(float, shapes.total_bounds)
+    drawn_crs = CRS.from_user_input(shapes.crs)
+    return Area(str(path), shape, drawn_crs, (left, bottom, right, top))
 
 
-def _union(shapes: gpd.GeoSeries, crs: CRS) -> BaseGeometry:
+def _bring_to(shapes: gpd.GeoSeries, crs: CRS, bounds: Bounds) -> BaseGeometry:
+    """Valid polygons as one in another CRS, near the bounds given in it."""
     wanted = crs.to_wkt()
     if shapes.crs != wanted:
-        left, bottom, right, top = shapes.total_bounds
-        step = max(right - left, top - bottom) / CORNERS_PER_EXTENT
-        shapes = shapes.segmentize(step).to_crs(wanted)
-    whole: BaseGeometry = shapes.make_valid().union_all()
+        near = _surroundings(bounds, crs, CRS.from_user_input(shapes.crs))
+        if near is not None:
+            shapes = shapes.intersection(near)
+            shapes = shapes[~shapes.is_empty]
+        if shapes.empty:
+            return shapely.Polygon()
+        # Of the largest piece: the parts of an area that 180 degrees cut lie a world apart.
+        left, bottom, right, top = shapes.explode().bounds.to_numpy().T
+        step = max((right - left).max(), (top - bottom).max()) / CORNERS_PER_EXTENT
+        moved = shapes.segmentize(step).to_crs(wanted)
+        finite = np.isfinite(shapely.bounds(moved.to_numpy())).all(axis=1)
+        shapes = moved[finite].make_valid()
+    whole: BaseGeometry = shapes.union_all()
     return whole
+
+
+def _surroundings(bounds: Bounds, crs: CRS, target: CRS) -> BaseGeometry | None:
+    """A rectangle in another CRS around bounds; None where that CRS does not hold all of them."""
+    try:
+        left, bottom, right, top = transform_bounds(crs, target, *bounds)
+    except (RasterioError, CPLE_BaseError):
+        return None
+    if not np.isfinite([left, bottom, right, top]).all():
+        return None
+    turns = [0.0]
+    if target.is_geographic:
+        # GDAL gives a left beyond the right for what crosses 180 degrees, and polygons may count
+        # longitudes from 0 to 360.
+        right += 360 * (right < left)
+        turns = [-360.0, 0.0, 360.0]
+    margin = MARGIN * max(right - left, top - bottom)
+    boxes = [
+        shapely.box(left + turn - margin, bottom - margin, right + turn + margin, top + margin)
+        for turn in turns
+    ]
+    return shapely.union_all(boxes)
 
 
 def _first_line(error: Exception) -> str:

@@ -17,13 +17,20 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
-from geotranslate.chips.area import read_area
+from geotranslate.chips.area import Bounds, read_area
 from geotranslate.chips.config import TileConfig
 from geotranslate.chips.cut import PlannedChip
 from geotranslate.chips.layout import LAYOUTS, SPLITS, Layout
 from geotranslate.chips.sources import Sources, read_sources
 from geotranslate.chips.splits import BETWEEN, draw_order, split_by_blocks
-from geotranslate.chips.windows import Windows, find_cover, find_inside, fits, lay_windows
+from geotranslate.chips.windows import (
+    Windows,
+    bounds_in,
+    find_cover,
+    find_inside,
+    fits,
+    lay_windows,
+)
 from geotranslate.errors import ChipsError, GridError, SettingError
 from geotranslate.raster.grid import Grid
 
@@ -156,7 +163,7 @@ def plan_tiles(settings: TileConfig) -> TilePlan:
     if layout.paired:
         partners = _keep_covered(sieves["a"], sources, settings)
     if settings.aoi:
-        _keep_inside(sieves.values(), settings.aoi, touching=settings.aoi_touching)
+        _keep_inside(list(sieves.values()), settings.aoi, touching=settings.aoi_touching)
     chips = {}
     for domain, splits in zip(domains, _split(list(sieves.values()), settings), strict=True):
         sieve = sieves[domain]
@@ -222,7 +229,7 @@ def _keep_covered(
     """Keep windows that scenes of B may fill; gives the scenes under each window."""
     cover = find_cover(sieve.windows, sources["b"].grids)
     if not cover.share.any():
-        places = [_place(sources[domain].grids) for domain in "ab"]
+        places = [_place_of(sources[domain].grids) for domain in "ab"]
         raise GridError(
             f"no scene of B lies where one of A does: A covers {places[0]}, B covers {places[1]}. "
             "Without common ground there are no pairs: check the coordinate systems, or cut "
@@ -234,20 +241,23 @@ def _keep_covered(
     return cover.scenes
 
 
-def _keep_inside(sieves: Iterable[Sieve], path: str, *, touching: bool) -> None:
+def _keep_inside(sieves: Sequence[Sieve], path: str, *, touching: bool) -> None:
+    every = [grid for sieve in sieves for grid in sieve.windows.grids]
+
     @cache
     def area_in(crs: CRS) -> BaseGeometry:
-        return read_area(path, crs).shape
+        return read_area(path, crs, bounds_in(every, crs)).shape
 
     for sieve in sieves:
         grids = sieve.windows.grids
         if not find_inside(sieve.windows, area_in, touching=True).any():
             crs = grids[0].crs
-            area = transform_bounds(crs, LONGITUDE_LATITUDE, *area_in(crs).bounds)
+            area = read_area(path, crs, bounds_in(every, crs))
             raise SettingError(
-                f"the area of interest {path} lies outside the scenes: it covers {_spell(area)}, "
-                f"they cover {_place(grids)}. Draw it where the scenes are, or check its "
-                "coordinate system."
+                f"the area of interest {path} lies outside the scenes: it covers "
+                f"{_place([(area.drawn_crs, area.drawn_bounds)])}, they cover "
+                f"{_place_of(grids)}. Draw it where the scenes are, or check its coordinate "
+                "system."
             )
         sieve.keep(find_inside(sieve.windows, area_in, touching=touching), OUTSIDE)
 
@@ -271,16 +281,23 @@ def _record(settings: TileConfig, sources: Mapping[str, Sources]) -> dict[str, o
     for domain, found in sources.items():
         words[domain] = dict(found.identities)
     if settings.aoi:
-        crs = sources["a"].grids[0].crs
-        words["aoi"] = {"path": settings.aoi, "polygons": read_area(settings.aoi, crs).identity}
+        grids = sources["a"].grids
+        crs = grids[0].crs
+        area = read_area(settings.aoi, crs, bounds_in(grids, crs))
+        words["aoi"] = {"path": settings.aoi, "polygons": area.identity}
     record: dict[str, object] = json.loads(json.dumps(words))
     return record
 
 
-def _place(grids: Iterable[Grid]) -> str:
+def _place_of(grids: Iterable[Grid]) -> str:
     """Where grids lie together, in words."""
+    return _place((grid.crs, grid.bounds) for grid in grids)
+
+
+def _place(places: Iterable[tuple[CRS, Bounds]]) -> str:
+    """Where bounds, each in its CRS, lie together, in words."""
     try:
-        edges = np.array([transform_bounds(g.crs, LONGITUDE_LATITUDE, *g.bounds) for g in grids])
+        edges = np.array([transform_bounds(crs, LONGITUDE_LATITUDE, *b) for crs, b in places])
     except (RasterioError, CPLE_BaseError):
         return "ground that only a local coordinate system knows"
     return _spell((*edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0)))

@@ -21,6 +21,9 @@ RIM = 1e-3
 # A straight edge in one CRS is a curve in another: each edge gets corners in between.
 EDGE_PARTS = 4
 
+HALF_TURN = 180.0
+"""Degrees; no window is wider."""
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -167,6 +170,12 @@ def distinct_systems(grids: Iterable[Grid]) -> list[CRS]:
     return found
 
 
+def bounds_in(grids: Iterable[Grid], crs: CRS) -> tuple[float, float, float, float]:
+    """(left, bottom, right, top) of all grids that have a CRS; one at least does."""
+    lefts, bottoms, rights, tops = zip(*(g.bounds for g in grids if g.crs == crs), strict=True)
+    return min(lefts), min(bottoms), max(rights), max(tops)
+
+
 def _shrunk(windows: Windows) -> NDArray[np.float64]:
     """(n, 4) bounds without a thousandth of a pixel on each side."""
     bounds = windows.bounds()
@@ -187,4 +196,25 @@ def _reproject(boxes: NDArray[np.object_], source: CRS, target: CRS) -> NDArray[
     except RuntimeError:  # the family of pyproj's errors: no way leads there from a local CRS
         return np.full(len(boxes), shapely.Polygon(), object)
     moved[~np.isfinite(shapely.bounds(moved)).all(axis=1)] = shapely.Polygon()
+    if target.is_geographic:
+        _cut_at_180(moved)
+    # Where a CRS ends, an outline may fold over itself, and nobody knows what lies inside.
+    moved[~shapely.is_valid(moved)] = shapely.Polygon()
     return moved
+
+
+def _cut_at_180(outlines: NDArray[np.object_]) -> None:
+    """Cut outlines that reach over 180 degrees into what lies west and east of it.
+
+    Their corners have longitudes near -180 and near 180, as if they went around the world.
+    """
+    left, _, right, _ = shapely.bounds(outlines).T
+    for index in np.flatnonzero(right - left > HALF_TURN):
+        whole = shapely.transform(
+            outlines[index], lambda points: points + [2 * HALF_TURN, 0] * (points[:, :1] < 0)
+        )
+        west = shapely.clip_by_rect(whole, 0, -HALF_TURN, HALF_TURN, HALF_TURN)
+        east = shapely.clip_by_rect(whole, HALF_TURN, -HALF_TURN, 3 * HALF_TURN, HALF_TURN)
+        outlines[index] = shapely.union(
+            west, shapely.transform(east, lambda points: points - [2 * HALF_TURN, 0])
+        )

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -160,7 +161,7 @@ def predict_scenes(
             open_matching, path, translator.source, bands=bands, nodata=nodata, decibel=decibel
         )
         with open_again() as scene:
-            area = read_area(aoi, scene.grid.crs) if aoi else None
+            area = read_area(aoi, scene.grid.crs, scene.grid.bounds) if aoi else None
             part = _wanted_part(path, scene.grid, bounds, area)
             aoi_words = {"aoi": area.identity if area else None}
             record = words | aoi_words | {"scene": scene.identity()}
@@ -412,15 +413,15 @@ def _wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None
         part = grid.window_of(bounds)
     if area is None:
         return part
-    try:
-        return part.intersection(grid.window_of(area.bounds))
-    except (GridError, WindowError) as error:
-        left, bottom, right, top = grid.window_grid(part).bounds
-        raise GridError(
-            f"the area of interest {area.path} shares no pixel with the part of {path} that is "
-            f"wanted, {left:.10g} to {right:.10g} by {bottom:.10g} to {top:.10g} in {grid.crs}: "
-            "nothing would be left. Give an area that overlaps it."
-        ) from error
+    if not area.shape.is_empty:
+        with suppress(GridError, WindowError):
+            return part.intersection(grid.window_of(area.bounds))
+    left, bottom, right, top = grid.window_grid(part).bounds
+    raise GridError(
+        f"the area of interest {area.path} shares no pixel with the part of {path} that is "
+        f"wanted, {left:.10g} to {right:.10g} by {bottom:.10g} to {top:.10g} in {grid.crs}: "
+        "nothing would be left. Give an area that overlaps it."
+    )
 
 
 def _check_output(output: Path, record: dict[str, Any], *, overwrite: bool) -> None:

@@ -136,6 +136,27 @@ def test_cover_is_found_across_crs_and_pixel_size():
     assert cover.scenes[1] == (1,)
 
 
+def test_cover_is_found_on_both_sides_of_180_degrees():
+    crossing = Grid(CRS.from_epsg(32660), Affine(10, 0, 820_000, 0, -10, 110_000), 2600, 400)
+    windows = lay_windows([crossing], size=100, stride=100)
+    step = 0.01
+    east = Grid(LONLAT, Affine(step, 0, 179, 0, -step, 2), 100, 200)
+    west = Grid(LONLAT, Affine(step, 0, -180, 0, -step, 2), 100, 200)
+    cover = find_cover(windows, [east, west])
+    assert cover.share == pytest.approx(np.ones(len(windows)), abs=1e-6)
+    assert set(cover.scenes) == {(0,), (0, 1), (1,)}
+    assert find_cover(windows, [east]).share.min() < 1e-6
+
+
+def test_a_window_that_a_map_folds_or_cuts_apart_is_never_a_traceback():
+    crossing = Grid(CRS.from_epsg(32660), Affine(10, 0, 820_000, 0, -10, 110_000), 2600, 400)
+    windows = lay_windows([crossing], size=100, stride=100)
+    world = CRS.from_epsg(3857)
+    scene = Grid(world, Affine(1000, 0, -20_037_000, 0, -1000, 1e6), 40_074, 2000)
+    cover = find_cover(windows, [scene])
+    assert cover.share.max() == pytest.approx(1)
+
+
 def test_a_local_crs_meets_no_other():
     windows = lay_windows([grid(8, 8)], size=8, stride=8)
     cover = find_cover(windows, [grid(8, 8, crs=LOCAL)])

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -41,33 +42,44 @@ class Commands(click.Group):
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="geotranslate")
-@click.option("--debug", is_flag=True, help="Show where in the code an error comes from.")
-@click.pass_context
-def geotranslate(ctx: click.Context, debug: bool) -> None:
+@click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    help="Show where in the code an error comes from; may stand after any command.",
+)
+def geotranslate() -> None:
     """Translate remote-sensing imagery: SAR to RGB, RGB to multispectral, satellite to map.
 
     The usual way: tile scenes into chips, train on them, predict whole scenes.
     `geotranslate demo` does all of it on made-up data in a few minutes.
     """
-    ctx.obj = {"debug": debug}
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status: 0, 1 (failure) or 2 (wrong words)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        geotranslate.main(words, standalone_mode=False)
-    except GeotranslateError as error:
-        if "--debug" in words:
-            raise
-        _leave(f"Error: {error}", error.exit_status)
+        geotranslate.main([word for word in words if word != "--debug"], standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _leave("Stopped. Run the same command again to go on from here.", INTERRUPTED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, GeotranslateError):
+            _leave(f"Error: {error}", error.exit_status)
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        _leave(
+            f"Error: {said}. This is a fault of geotranslate, please report it"
+            f"{'.' if debug else '; --debug shows where it is.'}",
+            1,
+        )
 
 
 def _leave(sentence: str, status: int) -> None:

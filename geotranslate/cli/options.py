@@ -14,6 +14,14 @@ from geotranslate.choices import PRECISIONS
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+# What a TOML file may hold for a flag, in words, and as an example. All other flags take text.
+NUMBERS_AND_FLAGS: dict[type[click.ParamType], tuple[tuple[type, ...], str, str]] = {
+    click.types.BoolParamType: ((bool,), "true or false", "true"),
+    click.types.IntParamType: ((int,), "a whole number", "1"),
+    click.types.FloatParamType: ((int, float), "a number", "0.5"),
+}
+
+
 def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
     """Take a TOML file's values as defaults, so that flags win."""
     if path is None:
@@ -24,19 +32,50 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         raise click.BadParameter(
             f"{path} is not valid TOML ({error}). Write one `name = value` a line."
         ) from error
-    known = {name.name: name for name in ctx.command.params if name.name and name is not param}
+    known = {
+        name.removeprefix("--"): each
+        for each in ctx.command.params
+        for name in each.opts
+        if each is not param and (name.startswith("--") or not name.startswith("-"))
+    }
     defaults = {}
     for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            choices = ", ".join(sorted(key.replace("_", "-") for key in known))
+        setting = known.get(key.replace("_", "-")) or known.get(key)
+        if setting is None:
             raise click.BadParameter(
-                f"{path} sets {key!r}, which this command does not know. It knows: {choices}."
+                f"{path} sets {key!r}, which this command does not know. It knows: "
+                f"{', '.join(sorted(known))}."
             )
-        alone = known[name].multiple and isinstance(value, str)
-        defaults[name] = [value] if alone else value
+        assert setting.name is not None
+        defaults[setting.name] = _checked(setting, value, f"{path} sets {key} to {value!r}", key)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
+
+
+def _checked(setting: click.Parameter, value: Any, found: str, key: str) -> Any:
+    """A value of a TOML file as click takes it for a flag; click itself would accept 1.5 as 1."""
+    types, words, example = (str,), "text", '"..."'
+    for kind, expected in NUMBERS_AND_FLAGS.items():
+        if isinstance(setting.type, kind):
+            types, words, example = expected
+    if isinstance(setting.type, click.Choice):
+        words, example = f"one of {', '.join(setting.type.choices)}", f'"{setting.type.choices[0]}"'
+    # A flag that takes unprocessed words splits text at its commas.
+    splits = setting.type is click.UNPROCESSED
+    if splits and isinstance(value, str):
+        return value
+    if splits:
+        types, words, example = (str, int, float), "a list", "[1, 2]"
+    is_list = splits or getattr(setting, "multiple", False) or setting.nargs != 1
+    if setting.nargs > 1:
+        words, example = (
+            f"{setting.nargs} times {words}",
+            f"[{', '.join([example] * setting.nargs)}]",
+        )
+    items = value if is_list and isinstance(value, list) else [value]
+    if setting.nargs not in (1, -1, len(items)) or any(type(item) not in types for item in items):
+        raise click.BadParameter(f"{found}, but it takes {words}. Write `{key} = {example}`.")
+    return items if is_list else value
 
 
 config_option: Decorator = click.option(

@@ -14,8 +14,12 @@ from geotranslate.choices import PRECISIONS
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-# What a TOML file may hold for a flag, in words, and as an example. All other flags take text.
-NUMBERS_AND_FLAGS: dict[type[click.ParamType], tuple[tuple[type, ...], str, str]] = {
+Kind = tuple[tuple[type, ...], str, str]
+"""What a TOML file may hold for a flag: as types, in words, and as an example."""
+
+TEXT: Kind = (str,), "text", '"..."'
+LIST: Kind = (str, int, float), "a list", "[1, 2]"
+NUMBERS_AND_FLAGS: dict[type[click.ParamType[Any]], Kind] = {
     click.types.BoolParamType: ((bool,), "true or false", "true"),
     click.types.IntParamType: ((int,), "a whole number", "1"),
     click.types.FloatParamType: ((int, float), "a number", "0.5"),
@@ -54,26 +58,20 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
 def _checked(setting: click.Parameter, value: Any, found: str, key: str) -> Any:
     """A value of a TOML file as click takes it for a flag; click itself would accept 1.5 as 1."""
-    types, words, example = (str,), "text", '"..."'
-    for kind, expected in NUMBERS_AND_FLAGS.items():
-        if isinstance(setting.type, kind):
-            types, words, example = expected
-    if isinstance(setting.type, click.Choice):
-        words, example = f"one of {', '.join(setting.type.choices)}", f'"{setting.type.choices[0]}"'
     # A flag that takes unprocessed words splits text at its commas.
     splits = setting.type is click.UNPROCESSED
     if splits and isinstance(value, str):
         return value
-    if splits:
-        types, words, example = (str, int, float), "a list", "[1, 2]"
-    is_list = splits or getattr(setting, "multiple", False) or setting.nargs != 1
-    if setting.nargs > 1:
-        words, example = (
-            f"{setting.nargs} times {words}",
-            f"[{', '.join([example] * setting.nargs)}]",
-        )
+    numbers = (kind for each, kind in NUMBERS_AND_FLAGS.items() if isinstance(setting.type, each))
+    types, words, example = LIST if splits else next(numbers, TEXT)
+    if isinstance(setting.type, click.Choice):
+        words, example = f"one of {', '.join(setting.type.choices)}", f'"{setting.type.choices[0]}"'
+    count = setting.nargs
+    if count > 1:
+        words, example = f"{count} times {words}", f"[{', '.join([example] * count)}]"
+    is_list = splits or count != 1 or getattr(setting, "multiple", False)
     items = value if is_list and isinstance(value, list) else [value]
-    if setting.nargs not in (1, -1, len(items)) or any(type(item) not in types for item in items):
+    if count not in (1, -1, len(items)) or any(type(item) not in types for item in items):
         raise click.BadParameter(f"{found}, but it takes {words}. Write `{key} = {example}`.")
     return items if is_list else value
 

@@ -7,7 +7,8 @@
   + BandError      the bands at hand are not the bands asked for
   + ChipsError     a folder of chips is incomplete, or holds other chips than needed
   + BundleError    a model bundle is missing a part or was made for other data
-  + OutputError    the output is there already, in use, or cannot be written
+  + OutputError    the output is in use or cannot be written
+    + TakenError   the output is there already, as other work than this
   + TrainingError  a run went wrong by itself and was stopped
 
 The message is one sentence or two: what is wrong, why it matters, how to mend it, with numbers.
@@ -49,12 +50,26 @@ class BundleError(GeotranslateError):
 
 
 class OutputError(GeotranslateError):
-    """The output is there already, in use, or cannot be written."""
+    """The output is in use or cannot be written."""
 
     exit_status = 1
+
+
+class TakenError(OutputError):
+    """The output is there already, as other work than this: other words would mend it."""
+
+    exit_status = 2
 
 
 class TrainingError(GeotranslateError):
     """A run went wrong by itself and was stopped."""
 
     exit_status = 1
+
+
+def reason(error: BaseException) -> str:
+    """Why a library failed: one line without a full stop, for the brackets of a message."""
+    # rasterio's own message may only point at the error of GDAL's that it stands for.
+    cause = error.__cause__ or error
+    text = str(getattr(cause, "strerror", None) or cause).strip() or type(cause).__name__
+    return text.splitlines()[0].rstrip(".")

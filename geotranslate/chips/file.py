@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +14,17 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
-from geotranslate.errors import ChipsError
+from geotranslate.errors import ChipsError, reason
 from geotranslate.raster.domain import Band
-from geotranslate.raster.scene import choose_bands
+from geotranslate.raster.reading import (
+    choose_bands,
+    open_dataset,
+    read_pixels,
+    stored_bands,
+    stored_nodata,
+)
 
 
 class ChipPixels(NamedTuple):
@@ -60,12 +65,7 @@ def read_chip(path: Path) -> ChipPixels:
         ChipsError: the file is missing or damaged.
     """
     with _open(path) as dataset:
-        indexes = choose_bands(dataset, None)
-        pixels = dataset.read(indexes)
-        valid = (dataset.read_masks(indexes) > 0).all(axis=0)
-    if np.issubdtype(pixels.dtype, np.floating):
-        valid &= np.isfinite(pixels).all(axis=0)
-    return ChipPixels(pixels, valid)
+        return ChipPixels(*read_pixels(dataset, choose_bands(dataset, None)))
 
 
 def read_header(path: Path) -> ChipHeader:
@@ -84,18 +84,9 @@ def read_header(path: Path) -> ChipHeader:
         return ChipHeader(
             path=path,
             shape=dataset.shape,
-            bands=tuple(
-                Band(
-                    name=dataset.descriptions[index - 1] or f"band {index}",
-                    unit=dataset.units[index - 1] or "",
-                    scale=dataset.scales[index - 1],
-                    offset=dataset.offsets[index - 1],
-                    color=dataset.colorinterp[index - 1].name,
-                )
-                for index in indexes
-            ),
+            bands=stored_bands(dataset, indexes),
             dtype=dataset.dtypes[0],
-            nodata=dataset.nodata,
+            nodata=stored_nodata(dataset, indexes),
             crs=dataset.crs,
             transform=dataset.transform,
         )
@@ -105,12 +96,10 @@ def read_header(path: Path) -> ChipHeader:
 def _open(path: Path) -> Iterator[rasterio.DatasetReader]:
     """Open a chip without listing its folder, where there may be a hundred thousand others."""
     try:
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                yield dataset
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), open_dataset(path) as dataset:
+            yield dataset
     except RasterioError as error:
         raise ChipsError(
-            f"the chip {path} cannot be read ({error}): it is missing or damaged. Copy it again, "
-            "or make the folder again with --overwrite."
+            f"the chip {path} cannot be read ({reason(error)}): it is missing or damaged. Copy "
+            "it again, or make the folder again with --overwrite."
         ) from error

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from geotranslate.errors import SettingError
+
 Array = TypeVar("Array", bound=Any)
 
 
@@ -22,6 +24,11 @@ class Band(BaseModel, frozen=True, extra="forbid"):
     offset: float = 0.0
     color: str = "undefined"
     """What the band stands for on a screen: a name of rasterio's ``ColorInterp``."""
+
+    @property
+    def in_decibels(self) -> bool:
+        """Whether the values are logarithms already."""
+        return self.unit.strip().lower() == "db"
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,15 @@ def encode(
         valid: (rows, cols).
         dtype: numpy's name of the file's type.
         nodata: the file's value for "nothing here"; 0 is written there when it has none.
+
+    Raises:
+        SettingError: the dtype cannot hold the nodata value.
     """
+    if nodata is not None and not can_hold(np.dtype(dtype), nodata):
+        raise SettingError(
+            f"nodata {nodata:g} cannot be a value of {dtype}, so invalid pixels would become "
+            f"something else. Choose a nodata value that {dtype} can hold."
+        )
     # What lies under an invalid pixel may be NaN, which no integer can take.
     stored = to_dtype(np.where(valid, values, 0), np.dtype(dtype))
     if nodata is not None:
@@ -134,9 +149,10 @@ def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def can_hold(dtype: np.dtype[Any], value: float) -> bool:
-    """Whether a pixel of a dtype can have a value."""
+    """Whether a pixel of a dtype can have a value; a float is rounded to the next it can have."""
     if not np.issubdtype(dtype, np.integer):
-        return True
+        with np.errstate(over="ignore"):
+            return bool(np.isinf(dtype.type(value)) == np.isinf(value))
     info = np.iinfo(dtype)
     return float(value).is_integer() and info.min <= value <= info.max
 

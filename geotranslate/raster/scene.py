@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,29 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from geotranslate.errors import BandError, GridError, RasterError, SettingError
+from geotranslate.errors import BandError, GridError, RasterError, SettingError, reason
 from geotranslate.raster.domain import Band, can_hold
 from geotranslate.raster.grid import Grid
+from geotranslate.raster.reading import (
+    choose_bands,
+    nodata_values,
+    open_dataset,
+    read_pixels,
+    stored_bands,
+    stored_nodata,
+    stored_type,
+)
 
 Decibel = Literal["power", "amplitude"]
 
 # Sentinel-1's noise floor is near -30 dB; nothing darker than this says anything about the ground.
 DECIBEL_FLOOR = -50.0
+
+# What programs write beside a raster that they only look at: statistics and overviews.
+BESIDE_SUFFIXES = (".aux.xml", ".aux", ".ovr", ".rrd")
 
 RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
 
@@ -96,22 +107,22 @@ class Scene:
             self._dataset.height,
         )
         self._indexes = choose_bands(self._dataset, bands)
-        stored = tuple(_describe(self._dataset, index) for index in self._indexes)
-        in_decibels = all(band.unit.lower() == "db" for band in stored)
-        self._decibel = None if in_decibels else decibel
+        stored = stored_bands(self._dataset, self._indexes)
+        self._linear = [not band.in_decibels for band in stored]
+        self._decibel = decibel if any(self._linear) else None
         if self._decibel:
             self.bands = tuple(Band(name=b.name, unit="dB", color=b.color) for b in stored)
             self.dtype = "float32"
         else:
             self.bands = stored
-            self.dtype = np.result_type(
-                *(np.dtype(self._dataset.dtypes[i - 1]) for i in self._indexes)
-            ).name
+            self.dtype = stored_type(self._dataset, self._indexes).name
         self._nodata_given = nodata
         if nodata is not None:
             _check_nodata(nodata, self._dataset, self._indexes)
-        # The value stands for linear numbers; among decibels it would mean something else.
-        self.nodata = None if self._decibel else self._dataset.nodata if nodata is None else nodata
+        # The file's value first: who copies the pixels writes one value wherever they are invalid.
+        own = stored_nodata(self._dataset, self._indexes)
+        # It stands for linear numbers; among decibels it would mean something else.
+        self.nodata = None if self._decibel else nodata if own is None else own
 
     def __enter__(self) -> Self:
         return self
@@ -137,15 +148,15 @@ class Scene:
         """
         _check_inside(window, self.grid, self.path)
         try:
-            pixels = self._dataset.read(self._indexes, window=window)
-            masks = self._dataset.read_masks(self._indexes, window=window)
+            pixels, valid = read_pixels(
+                self._dataset, self._indexes, window, nodata=self._nodata_given
+            )
         except RasterioIOError as error:
             raise RasterError(
                 f"{self.path} cannot be read at row {window.row_off}, column {window.col_off} "
-                f"({_first_line(error)}): the file is damaged or was cut off while it was copied. "
+                f"({reason(error)}): the file is damaged or was cut off while it was copied. "
                 "Copy or download it again."
             ) from error
-        valid = self._valid(pixels, masks)
         if self._decibel:
             pixels = self._to_decibels(pixels)
         return Chip(pixels, valid, self.grid.window_grid(window))
@@ -168,33 +179,32 @@ class Scene:
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same for work on this scene to be continued."""
-        files = [Path(name) for name in self._dataset.files if Path(name).is_file()]
+        path = Path(self.path)
+        files = [
+            Path(name).resolve()
+            for name in self._dataset.files
+            if Path(name).is_file() and not name.lower().endswith(BESIDE_SUFFIXES)
+        ]
         return {
-            "path": self.path,
+            "path": str(path.resolve()) if path.exists() else self.path,
             "bands": list(self._indexes),
             "shape": list(self.grid.shape),
+            "crs": self.grid.crs.to_string(),
             "transform": list(self.grid.transform)[:6],
+            "nodata": str([nodata_values(self._dataset)[index - 1] for index in self._indexes]),
             "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         }
 
-    def _valid(self, pixels: NDArray[Any], masks: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        if self._nodata_given is None:
-            valid = (masks > 0).all(axis=0)
-        else:
-            valid = (pixels != self._nodata_given).all(axis=0)
-        if np.issubdtype(pixels.dtype, np.floating):
-            valid &= np.isfinite(pixels).all(axis=0)
-        return np.asarray(valid)
-
     def _to_decibels(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Decibels of linear values, never below DECIBEL_FLOOR."""
+        """Decibels: of linear bands never below DECIBEL_FLOOR, of others as they are."""
         scales = np.array([self._dataset.scales[i - 1] for i in self._indexes])[:, None, None]
         shifts = np.array([self._dataset.offsets[i - 1] for i in self._indexes])[:, None, None]
         factor = 10.0 if self._decibel == "power" else 20.0
         floor = 10 ** (DECIBEL_FLOOR / factor)
-        linear = np.nan_to_num(stored * scales + shifts, nan=floor, posinf=floor, neginf=floor)
-        decibels: NDArray[np.float32] = (factor * np.log10(np.maximum(linear, floor))).astype("f4")
-        return decibels
+        physical = np.nan_to_num(stored * scales + shifts, nan=floor, posinf=floor, neginf=floor)
+        decibels = factor * np.log10(np.maximum(physical, floor))
+        linear = np.array(self._linear)[:, None, None]
+        return np.asarray(np.where(linear, decibels, physical), np.float32)
 
 
 def open_scene(
@@ -210,12 +220,12 @@ def open_scene(
         path: anything GDAL opens.
         bands: numbers from 1 or names, in the wanted order; a string is split at commas; all
             data bands when None.
-        nodata: value that means "nothing here", where the file does not say.
-        decibel: turn linear power or amplitude into decibels, unless the file is in dB already.
+        nodata: value that means "nothing here", besides what the file says.
+        decibel: turn linear power or amplitude into decibels; bands in dB stay as they are.
 
     Raises:
-        RasterError: the file is missing, no raster, damaged, without a CRS, or of a kind that
-            cannot be cut into windows (rotated, GCPs only, palette, complex).
+        RasterError: the file is missing, no raster, damaged, without a place on the map, or of a
+            kind that cannot be cut into windows (rotated, GCPs only, palette, complex).
         BandError: a band is not there.
         SettingError: the raster's type cannot hold the nodata value.
     """
@@ -276,42 +286,6 @@ def intersect(window: Window, grid: Grid) -> Window:
     return Window(col_off=col, row_off=row, width=end_col - col, height=end_row - row)
 
 
-def choose_bands(
-    dataset: rasterio.DatasetReader, wanted: str | Sequence[int | str] | None
-) -> list[int]:
-    """Indexes, from 1, of the bands that numbers or names stand for.
-
-    Raises:
-        BandError: a number or name is not there.
-    """
-    data = [
-        index
-        for index, color in zip(dataset.indexes, dataset.colorinterp, strict=True)
-        if color != ColorInterp.alpha
-    ]
-    if wanted is None:
-        return data
-    asked = wanted.split(",") if isinstance(wanted, str) else list(wanted)
-    names = {(dataset.descriptions[i - 1] or "").strip().lower(): i for i in reversed(data)}
-    names.pop("", None)
-    return [_band_index(dataset, str(band).strip(), data, names) for band in asked]
-
-
-def _band_index(
-    dataset: rasterio.DatasetReader, band: str, data: list[int], names: dict[str, int]
-) -> int:
-    if band.lower() in names:
-        return names[band.lower()]
-    if band.isdigit() and int(band) in data:
-        return int(band)
-    named = ", ".join(str(dataset.descriptions[i - 1]) for i in sorted(names.values()))
-    raise BandError(
-        f"band {band!r} is not in {dataset.name}, which has {len(data)} bands"
-        + (f" named {named}" if named else " without names")
-        + f". Name one of them, or give a number from 1 to {len(data)}."
-    )
-
-
 def _open(path: str) -> rasterio.DatasetReader:
     if "://" not in path and not path.startswith("/vsi"):
         file = Path(path)
@@ -323,13 +297,10 @@ def _open(path: str) -> rasterio.DatasetReader:
                 f"{path} is empty (0 bytes), so it holds no raster. Copy or download it again."
             )
     try:
-        with warnings.catch_warnings():
-            # A sentence of ours says it, with the mend.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
+        dataset = open_dataset(path)
     except RasterioError as error:
         raise RasterError(
-            f"{path} cannot be opened as a raster ({_first_line(error)}). Give a GeoTIFF, VRT or "
+            f"{path} cannot be opened as a raster ({reason(error)}). Give a GeoTIFF, VRT or "
             "another format GDAL reads; if it is one, the file is damaged: copy it again."
         ) from error
     try:
@@ -357,6 +328,12 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
         raise RasterError(
             f"{name} has no coordinate reference system, so nobody knows where it lies. Give it "
             f"the one it was made in: `rio edit-info --crs EPSG:... {name}`."
+        )
+    if dataset.transform.is_identity:
+        raise RasterError(
+            f"{name} has a coordinate reference system but no place in it: nothing says where its "
+            "first pixel lies and how large it is. Give it its corners: "
+            f"`gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM {name}`."
         )
     if _is_rotated(dataset):
         raise RasterError(
@@ -390,17 +367,6 @@ def _straightened(dataset: rasterio.DatasetReader) -> Affine:
     return Affine(transform.a, 0.0, transform.c, 0.0, transform.e, transform.f)
 
 
-def _describe(dataset: rasterio.DatasetReader, index: int) -> Band:
-    position = index - 1
-    return Band(
-        name=dataset.descriptions[position] or f"band {index}",
-        unit=dataset.units[position] or "",
-        scale=dataset.scales[position],
-        offset=dataset.offsets[position],
-        color=dataset.colorinterp[position].name,
-    )
-
-
 def _check_nodata(nodata: float, dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> None:
     for kind in {dataset.dtypes[index - 1] for index in indexes}:
         if not can_hold(np.dtype(kind), nodata):
@@ -423,7 +389,3 @@ def _check_inside(window: Window, grid: Grid, path: str) -> None:
             f"{window.col_off} leaves {path}, which has {grid.height} x {grid.width} px. Choose a "
             "window inside it."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from geotranslate.raster.domain import Band, Domain, encode, to_dtype
+from geotranslate.errors import SettingError
+from geotranslate.raster.domain import Band, Domain, can_hold, encode, to_dtype
 
 INTEGERS = ["uint8", "uint16", "int16"]
 
@@ -169,3 +170,17 @@ def test_nan_serves_as_nodata_of_floats():
     valid = np.array([[True, False]])
     stored = encode(np.ones((1, 1, 2)), valid, dtype="float32", nodata=float("nan"))
     np.testing.assert_array_equal(stored, [[[1.0, np.nan]]])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("float32", -1e39), ("float32", 1e300), ("uint8", -1), ("int16", 0.5)]
+)
+def test_nodata_that_a_type_cannot_hold_is_refused(dtype, nodata):
+    assert not can_hold(np.dtype(dtype), nodata)
+    with pytest.raises(SettingError, match=f"Choose a nodata value that {dtype} can hold"):
+        encode(np.ones((1, 1, 2)), np.array([[True, False]]), dtype=dtype, nodata=nodata)
+
+
+@pytest.mark.parametrize("nodata", [-3.4028235e38, float(np.finfo("f4").min), np.nan, 0.1])
+def test_floats_hold_what_rounds_to_one_of_them(nodata):
+    assert can_hold(np.dtype("float32"), nodata)

@@ -6,13 +6,16 @@ import numpy as np
 import PIL.Image
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
+from geotranslate.chips.file import read_chip
 from geotranslate.errors import BandError, GridError, RasterError, SettingError
 from geotranslate.raster.domain import Band
 from geotranslate.raster.scene import expand_paths, open_scene
@@ -30,6 +33,19 @@ def invalid_pixels(path, **words):
         chip = scene.read(WHOLE)
     assert chip.grid.shape == chip.valid.shape
     return sorted(zip(*map(np.ndarray.tolist, np.nonzero(~chip.valid)), strict=True))
+
+
+def make_vrt(path, nodata):
+    """A virtual raster over a file: ``nodata`` for all bands, or a digit for each."""
+    vrt = path.with_suffix(".vrt")
+    rasterio.shutil.copy(path, vrt, driver="VRT")
+    values = list(nodata) if nodata.isdigit() else [nodata] * 2
+    text = vrt.read_text()
+    for band, value in enumerate(values, start=1):
+        start = text.index(">", text.index(f'band="{band}"')) + 1
+        text = f"{text[:start]}<NoDataValue>{value}</NoDataValue>{text[start:]}"
+    vrt.write_text(text)
+    return vrt
 
 
 class TestReading:
@@ -153,6 +169,44 @@ class TestValidity:
         path = make_raster("a.tif", pixels_of("uint8"), valid=valid)
         assert invalid_pixels(path) == [(0, 0), (2, 3)]
 
+    @pytest.mark.parametrize("nodata", [-9999, np.nan])
+    def test_a_mask_does_not_make_nodata_valid(self, make_raster, nodata):
+        pixels = pixels_of()
+        pixels[0, 1, 2] = pixels[1, 0, 3] = nodata
+        valid = np.ones((3, 4), bool)
+        valid[2, 1] = False
+        path = make_raster("a.tif", pixels, nodata=nodata, valid=valid)
+        assert invalid_pixels(path) == [(0, 3), (1, 2), (2, 1)]
+        _, chip_valid = read_chip(path)
+        assert np.argwhere(~chip_valid).tolist() == [[0, 3], [1, 2], [2, 1]]
+
+    def test_nodata_does_not_make_transparent_pixels_valid(self, make_raster):
+        pixels = pixels_of("uint8", bands=4)
+        pixels[3] = 255
+        pixels[3, 1, 1] = pixels[0, 2, 2] = 0
+        path = make_raster("a.tif", pixels, photometric="RGB", alpha="yes", nodata=0)
+        assert invalid_pixels(path) == [(1, 1), (2, 2)]
+
+    def test_nodata_that_no_pixel_can_have_is_none(self, make_raster):
+        pixels = pixels_of()
+        pixels[0, 0, 0] = -np.inf
+        path = make_raster("a.tif", pixels)
+        path = make_vrt(path, nodata="-1.7976931348623157e+308")
+        assert invalid_pixels(path) == [(0, 0)]
+        with open_scene(path) as scene:
+            assert scene.nodata is None
+
+    def test_bands_with_other_nodata_values_share_none(self, make_raster):
+        pixels = np.full((2, 3, 4), 9, np.uint8)
+        pixels[0, 0, 0] = pixels[1, 0, 1] = 1
+        pixels[0, 1, 0] = pixels[1, 1, 1] = 2
+        path = make_vrt(make_raster("a.tif", pixels), nodata="12")
+        assert invalid_pixels(path) == [(0, 0), (1, 1)]
+        with open_scene(path) as scene:
+            assert scene.nodata is None
+        with open_scene(path, bands="2") as scene:
+            assert scene.nodata == 2
+
     def test_an_alpha_band_is_validity_and_no_data(self, make_raster):
         pixels = pixels_of("uint8", bands=4)
         pixels[3] = 255
@@ -170,10 +224,27 @@ class TestValidity:
         with open_scene(path, nodata=0) as scene:
             assert scene.nodata == 0
 
+    @pytest.mark.parametrize("how", ["nodata", "mask"])
+    def test_a_nodata_value_given_by_hand_adds_to_what_the_file_says(self, make_raster, how):
+        pixels = pixels_of()
+        pixels[1, 0, 1], pixels[0, 2, 2] = 0, -9999
+        valid = np.ones((3, 4), bool)
+        valid[2, 2] = False
+        words = {"nodata": -9999} if how == "nodata" else {"valid": valid}
+        path = make_raster("a.tif", pixels, **words)
+        assert invalid_pixels(path, nodata=0) == [(0, 1), (2, 2)]
+        with open_scene(path, nodata=0) as scene:
+            assert scene.nodata == (-9999 if how == "nodata" else 0)
+
     @pytest.mark.parametrize("value", [-1, 256, 0.5])
     def test_a_nodata_value_the_type_cannot_hold_is_refused(self, make_raster, value):
         with pytest.raises(SettingError, match="uint8"):
             open_scene(make_raster("a.tif", pixels_of("uint8")), nodata=value)
+
+    def test_a_nodata_value_beyond_floats_is_refused(self, make_raster):
+        path = make_raster("a.tif", pixels_of())
+        with pytest.raises(SettingError, match="float32"):
+            open_scene(path, nodata=-1e39)
 
 
 class TestDecibels:
@@ -207,6 +278,17 @@ class TestDecibels:
         with open_scene(path, decibel="power") as scene:
             np.testing.assert_array_equal(scene.read(WHOLE).pixels, pixels)
 
+    def test_each_band_is_decibels_or_not_by_itself(self, make_raster):
+        pixels = np.full((2, 3, 4), 0.01, np.float32)
+        pixels[0] = -125
+        bands = (Band(name="VV", unit="dB", scale=0.1, color="gray"), Band(name="VH"))
+        with open_scene(make_raster("a.tif", pixels, bands=bands), decibel="power") as scene:
+            chip = scene.read(WHOLE)
+            assert [band.unit for band in scene.bands] == ["dB", "dB"]
+            assert scene.bands[0].scale == 1
+        np.testing.assert_allclose(chip.pixels[0], -12.5, rtol=1e-6)
+        np.testing.assert_allclose(chip.pixels[1], -20, rtol=1e-6)
+
     def test_a_nodata_value_of_linear_numbers_means_nothing_among_decibels(self, make_raster):
         pixels = np.full((1, 3, 4), 0.01, np.float32)
         pixels[0, 0, 0] = 0
@@ -236,14 +318,25 @@ class TestRefusals:
         path = make_raster("a.tif", pixels_of(rows=200, cols=200))
         os.truncate(path, int(path.stat().st_size * share))
         with (
-            pytest.raises(RasterError, match=r"again"),
+            pytest.raises(RasterError, match=r"again") as refusal,
             open_scene(path) as scene,
         ):
             scene.read(Window(col_off=0, row_off=0, width=200, height=200))
+        assert "See previous exception" not in str(refusal.value)
 
     def test_a_raster_without_a_crs(self, make_raster):
         with pytest.raises(RasterError, match=r"no coordinate reference system.*--crs"):
             open_scene(make_raster("a.tif", pixels_of(), crs=None))
+
+    def test_a_raster_with_a_crs_that_lies_nowhere_in_it(self, tmp_path):
+        words = {"driver": "GTiff", "count": 1, "height": 3, "width": 4, "dtype": "uint8"}
+        with (
+            pytest.warns(NotGeoreferencedWarning),
+            rasterio.open(tmp_path / "a.tif", "w", **words, crs="EPSG:32633") as file,
+        ):
+            file.write(np.ones((1, 3, 4), np.uint8))
+        with pytest.raises(RasterError, match=r"no place in it.*gdal_edit\.py -a_ullr"):
+            open_scene(tmp_path / "a.tif")
 
     def test_a_picture_that_lies_nowhere(self, tmp_path):
         PIL.Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
@@ -308,6 +401,34 @@ class TestIdentity:
         assert identity(bands="1") != before
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
         assert identity() != before
+
+    def test_what_programs_write_beside_a_raster_they_show_changes_nothing(self, make_raster):
+        path = make_raster("a.tif", pixels_of(rows=600, cols=600))
+        with open_scene(path) as scene:
+            before = scene.identity()
+        path.with_name("a.tif.ovr").write_bytes(path.read_bytes())
+        path.with_name("a.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")
+        with open_scene(path) as scene:
+            assert len(scene._dataset.files) == 3
+            assert scene.identity() == before
+
+    def test_a_nodata_value_written_beside_it_changes_it(self, make_raster):
+        path = make_raster("a.tif", pixels_of())
+        with open_scene(path) as scene:
+            before = scene.identity()
+        band = '<PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand>'
+        path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+        with open_scene(path) as scene:
+            assert scene.identity() != before
+
+    def test_it_is_the_same_from_another_folder(self, make_raster, monkeypatch):
+        path = make_raster("scenes/a.tif", pixels_of())
+        found = []
+        for folder, name in ((path.parent, "a.tif"), (path.parent.parent, "scenes/a.tif")):
+            monkeypatch.chdir(folder)
+            with open_scene(name) as scene:
+                found.append(scene.identity())
+        assert found[0] == found[1]
 
 
 class TestPaths:

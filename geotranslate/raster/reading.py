@@ -1,0 +1,143 @@
+"""What every reader of a raster file shares: its bands, its pixels, and which of them are valid."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from geotranslate.errors import BandError
+from geotranslate.raster.domain import Band, can_hold
+
+# Of decoded blocks. GDAL itself takes a twentieth of the memory, which may be gigabytes.
+CACHE_MB = "512"
+
+
+def open_dataset(path: str | Path) -> rasterio.DatasetReader:
+    """Open a raster, wherever it lies; GDAL's cache of blocks is bounded from then on.
+
+    A limit that the user or an earlier use of GDAL has set stays.
+    """
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
+    with warnings.catch_warnings(), _quiet_range_check():
+        # Who needs a place on the map says so in a sentence of ours, with the mend.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
+def read_pixels(
+    dataset: rasterio.DatasetReader,
+    indexes: Sequence[int],
+    window: Window | None = None,
+    *,
+    nodata: float | None = None,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Pixels (bands, rows, cols) as stored, and where (rows, cols) every band holds data.
+
+    A pixel is invalid where any of the file's mask, alpha band and nodata values says so, where
+    it has the value ``nodata``, and where it is no number.
+    """
+    pixels = dataset.read(indexes, window=window)
+    valid = np.ones(pixels.shape[1:], bool)
+    # GDAL's own mask is the first it finds: with a mask it forgets nodata, with nodata alpha.
+    alpha = _alpha(dataset)
+    if not alpha or MaskFlags.nodata not in dataset.mask_flag_enums[indexes[0] - 1]:
+        valid &= (dataset.read_masks(indexes, window=window) > 0).all(axis=0)
+    for index in alpha:
+        valid &= dataset.read(index, window=window) > 0
+    values = nodata_values(dataset)
+    for index, band in zip(indexes, pixels, strict=True):
+        for value in (values[index - 1], nodata):
+            if value is not None and can_hold(band.dtype, value):
+                valid &= band != band.dtype.type(value)
+    if np.issubdtype(pixels.dtype, np.floating):
+        valid &= np.isfinite(pixels).all(axis=0)
+    return pixels, valid
+
+
+def stored_type(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> np.dtype[Any]:
+    """The type in which bands are read together."""
+    return np.result_type(*(np.dtype(dataset.dtypes[index - 1]) for index in indexes))
+
+
+def nodata_values(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
+    """Each band's value for "nothing here", as the file says it."""
+    with _quiet_range_check():
+        values: tuple[float | None, ...] = dataset.nodatavals
+        return values
+
+
+def stored_nodata(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> float | None:
+    """The value for "nothing here" that bands share; None without one that a pixel can have."""
+    values = [nodata_values(dataset)[index - 1] for index in indexes]
+    # repr, since NaN does not equal NaN.
+    if values[0] is None or len(set(map(repr, values))) > 1:
+        return None
+    return values[0] if can_hold(stored_type(dataset, indexes), values[0]) else None
+
+
+def stored_bands(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[Band, ...]:
+    """What a file says of some of its bands."""
+    return tuple(
+        Band(
+            name=dataset.descriptions[index - 1] or f"band {index}",
+            unit=dataset.units[index - 1] or "",
+            scale=dataset.scales[index - 1],
+            offset=dataset.offsets[index - 1],
+            color=dataset.colorinterp[index - 1].name,
+        )
+        for index in indexes
+    )
+
+
+def choose_bands(
+    dataset: rasterio.DatasetReader, wanted: str | Sequence[int | str] | None
+) -> list[int]:
+    """Indexes, from 1, of the bands that numbers or names stand for.
+
+    Raises:
+        BandError: a number or name is not there.
+    """
+    alpha = _alpha(dataset)
+    data = [index for index in dataset.indexes if index not in alpha]
+    if wanted is None:
+        return data
+    asked = wanted.split(",") if isinstance(wanted, str) else list(wanted)
+    names = {(dataset.descriptions[i - 1] or "").strip().lower(): i for i in reversed(data)}
+    names.pop("", None)
+    return [_band_index(dataset, str(band).strip(), data, names) for band in asked]
+
+
+def _quiet_range_check() -> np.errstate:
+    """Rasterio tries whether float32 can hold the -1.8e308 that some programs write as nodata."""
+    return np.errstate(over="ignore")
+
+
+def _alpha(dataset: rasterio.DatasetReader) -> list[int]:
+    """Indexes of the bands that hold validity, not data."""
+    colors = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return [index for index, color in colors if color == ColorInterp.alpha]
+
+
+def _band_index(
+    dataset: rasterio.DatasetReader, band: str, data: list[int], names: dict[str, int]
+) -> int:
+    if band.lower() in names:
+        return names[band.lower()]
+    if band.isdigit() and int(band) in data:
+        return int(band)
+    named = ", ".join(str(dataset.descriptions[i - 1]) for i in sorted(names.values()))
+    raise BandError(
+        f"band {band!r} is not in {dataset.name}, which has {len(data)} bands"
+        + (f" named {named}" if named else " without names")
+        + f". Name one of them, or give a number from 1 to {len(data)}."
+    )

@@ -35,7 +35,7 @@ from geotranslate.chips.index import (
 from geotranslate.chips.layout import LAYOUTS, TEST_ROOT, root_of
 from geotranslate.chips.limits import Tally
 from geotranslate.chips.plan import BEYOND_LIMIT, INVALID, TilePlan, count_splits, nothing_left
-from geotranslate.errors import ChipsError, OutputError, SettingError
+from geotranslate.errors import ChipsError, SettingError, TakenError
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import (
     LOCK_NAME,
@@ -66,7 +66,7 @@ def find_finished(plan: TilePlan, folder: Path) -> TileRecord | None:
     """The record of a folder that is complete already; None where there is work to do.
 
     Raises:
-        OutputError: it was made with other settings or scenes.
+        TakenError: it was made with other settings or scenes.
     """
     if not (folder / TILE_NAME).exists():
         return None
@@ -251,7 +251,7 @@ def _refuse_foreign(folder: Path) -> None:
         found = "is a file"
     else:
         return
-    raise OutputError(
+    raise TakenError(
         f"{folder} {found}, and they could be lost. Choose another output, or remove it yourself."
     )
 

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from geotranslate import __version__
 from geotranslate.choices import MosaicBlend
 from geotranslate.errors import GridError, RasterError, SettingError
 from geotranslate.raster.blend import BLENDS
@@ -35,6 +35,8 @@ from geotranslate.raster.writing import BLOCK, GeoTiff, write_cog
 BLOCK_COLS = 2 * BLOCK
 
 OPEN_AT_ONCE = 64
+
+SUFFIXES = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def mosaic_rasters(
         RasterError: an input cannot be read.
         GridError: the pixels of two inputs do not lie on each other.
         BandError: bands, scales or types of two inputs differ.
-        SettingError: the blend is unknown, or the output is one of the inputs.
+        SettingError: the blend is unknown, or the output is one of the inputs or no GeoTIFF.
         OutputError: the output cannot be written, or is there with other words.
     """
     yield from write_mosaic(plan_mosaic(inputs, output, blend=blend), output, overwrite=overwrite)
@@ -151,10 +153,15 @@ def plan_mosaic(
         RasterError: an input cannot be read.
         GridError: the pixels of two inputs do not lie on each other.
         BandError: bands, scales or types of two inputs differ.
-        SettingError: the blend is unknown, or the output is one of the inputs.
+        SettingError: the blend is unknown, or the output is one of the inputs or no GeoTIFF.
     """
     if blend not in BLENDS:
         raise SettingError(f"blend {blend!r} is unknown. Choose one of {', '.join(BLENDS)}.")
+    if output.suffix.lower() not in SUFFIXES:
+        raise SettingError(
+            f"{output} is not named like a GeoTIFF, which a mosaic always is, so other programs "
+            f"would take it for something else. Name it {output.with_suffix(SUFFIXES[0])}."
+        )
     paths = _find_inputs(list(inputs), output)
     if not BLENDS[blend].ordered:
         # Sums of floats depend on their order: the same rasters shall give the same bytes.
@@ -179,10 +186,8 @@ def plan_mosaic(
         nodata=nodata[0] if len(set(map(repr, nodata))) == 1 else None,
         record={
             "command": "mosaic",
-            "version": __version__,
             "blend": blend,
-            "rasters": len(paths),
-            "fingerprint of their paths, sizes and dates": _fingerprint(identities),
+            "rasters": _name_rasters(identities, ordered=BLENDS[blend].ordered),
         },
     )
 
@@ -292,20 +297,23 @@ class _OpenScenes:
 
 
 def _find_inputs(inputs: Sequence[str | Path], output: Path) -> list[str]:
-    """The paths that inputs stand for, without an output that lies in a folder given."""
+    """The paths that inputs stand for, each file once, without the output in a folder given."""
     target = output.resolve()
     if target in {Path(given).resolve() for given in inputs}:
         raise SettingError(
             f"{output} is one of the rasters to be joined, and writing it would destroy it. "
             "Choose another output."
         )
-    paths = [path for path in expand_paths(inputs) if Path(path).resolve() != target]
+    paths: dict[Path, str] = {}
+    for path in expand_paths(inputs):
+        paths.setdefault(Path(path).resolve(), path)
+    paths.pop(target, None)
     if not paths:
         raise RasterError(
             f"there is nothing to join: the inputs hold no raster but {output} itself. "
             "Give rasters, folders or globs."
         )
-    return paths
+    return list(paths.values())
 
 
 def _check_aligned(first: Scene, other: Scene) -> None:
@@ -375,6 +383,16 @@ def _join_grids(grids: Sequence[Grid]) -> tuple[Grid, list[Window]]:
     return grid, windows
 
 
-def _fingerprint(identities: Sequence[dict[str, Any]]) -> str:
-    """A short digest: a list of thousands of files has no place in the mosaic's metadata."""
-    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()[:16]
+def _name_rasters(identities: Sequence[dict[str, Any]], *, ordered: bool) -> dict[str, str]:
+    """What must stay the same of each raster, by its path and, if it matters, its place.
+
+    Sizes and dates are for the person who is told of a change; a short digest stands for the rest.
+    """
+    named = {}
+    for place, identity in enumerate(identities, start=1):
+        path, files = identity["path"], identity["files"]
+        size, newest = sum(file[1] for file in files), max((file[2] for file in files), default=0)
+        date = datetime.fromtimestamp(newest / 1e9, UTC).isoformat(" ", "seconds")
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+        named[f"{place} {path}" if ordered else path] = f"{size} bytes of {date}, {digest}"
+    return named

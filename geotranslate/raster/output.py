@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from geotranslate.errors import OutputError
+from geotranslate.errors import OutputError, TakenError
 
 RECORD_TAG = "GEOTRANSLATE_JOB"
 RECORD_NAME = "job.json"
@@ -112,16 +112,16 @@ def check_same_work(output: Path, before: dict[str, Any] | None, now: dict[str, 
         now: the record of the work wanted.
 
     Raises:
-        OutputError: the records differ; the message names where.
+        TakenError: the records differ; the message names where.
     """
     if before is None:
-        raise OutputError(
+        raise TakenError(
             f"{output} is there already and was not made by this command, so it would be lost. "
             "Choose another output, or say --overwrite to replace it."
         )
     found = differences(before, json.loads(json.dumps(now)))
     if found:
-        raise OutputError(
+        raise TakenError(
             f"{output} was begun with other settings: {'; '.join(found[:4])}. Use the same "
             "words to go on, choose another output, or say --overwrite to start over."
         )

@@ -81,7 +81,7 @@ def test_a_settings_file_gives_way_to_flags(tiles, tmp_path):
         (["{tiles}", "--blend", "median"], 2, "'feather', 'first', 'last', 'mean'"),
         ([], 2, "Missing argument"),
         (["{tiles}", "-o", "{tiles}/0.tif", "--overwrite", "{tiles}/0.tif"], 2, "another output"),
-        (["{tiles}/0.tif", "-o", "{tiles}/1.tif"], 1, "--overwrite to replace it"),
+        (["{tiles}/0.tif", "-o", "{tiles}/1.tif"], 2, "--overwrite to replace it"),
     ],
 )
 def test_wrong_words_get_one_sentence_and_their_status(

@@ -185,9 +185,9 @@ def test_linear_power_for_a_model_of_decibels_is_refused_with_the_mend(
     assert "--decibel power" in capsys.readouterr().err
 
 
-def test_an_output_made_by_other_words_fails_with_status_1(model, scene, tmp_path, capsys):
+def test_an_output_made_by_other_words_is_refused_with_status_2(model, scene, tmp_path, capsys):
     words = ["predict", str(model), str(scene), "-o", str(tmp_path / "out.tif"), *QUICK]
     run(words)
-    assert leave([*words, "--size", "64"]) == 1
+    assert leave([*words, "--size", "64"]) == 2
     assert "size was 32 and is now 64" in capsys.readouterr().err
     run([*words, "--size", "64", "--overwrite"])

@@ -126,10 +126,10 @@ def test_what_cannot_work_is_refused_in_a_sentence(words, scenes, capsys, more, 
     assert not (scenes / "chips").exists()
 
 
-def test_other_settings_are_refused_with_exit_status_1(words, scenes, capsys):
+def test_other_settings_are_refused_with_exit_status_2(words, scenes, capsys):
     run([*words, "--limit", "4"])
     code, told = refused([*words, "--limit", "5"], capsys)
-    assert code == 1
+    assert code == 2
     assert "limit was 4 and is now 5" in told
     run([*words, "--limit", "5", "--overwrite"])
     assert len(read_index(scenes / "chips")) == 10

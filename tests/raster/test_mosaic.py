@@ -16,9 +16,9 @@ from rio_cogeo import cog_validate
 from geotranslate.errors import (
     BandError,
     GridError,
-    OutputError,
     RasterError,
     SettingError,
+    TakenError,
 )
 from geotranslate.raster import mosaic
 from geotranslate.raster.blend import BLENDS
@@ -308,6 +308,14 @@ class TestResult:
         assert scene.grid.shape == (4, 12)
         assert chip.valid.all()
 
+    def test_a_raster_given_twice_counts_once(self, make_raster, tmp_path, monkeypatch):
+        make_raster("a.tif", np.zeros((1, 4, 4), np.uint8))
+        make_raster("b.tif", np.full((1, 4, 4), 90, np.uint8))
+        monkeypatch.chdir(tmp_path)
+        join(["a.tif", "./a.tif", tmp_path / "a.tif", "b.tif"], tmp_path / "out.tif", blend="mean")
+        _, chip = read(tmp_path / "out.tif")
+        assert (chip.pixels == 45).all()
+
     def test_more_rasters_than_may_be_open_at_once(self, make_raster, tmp_path, monkeypatch):
         monkeypatch.setattr(mosaic, "OPEN_AT_ONCE", 3)
         opened = []
@@ -326,6 +334,12 @@ class TestResult:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("name", ["out.png", "out.jp2", "out"])
+    def test_a_name_of_another_format_is_refused_with_a_better_one(self, first, tmp_path, name):
+        with pytest.raises(SettingError, match=r"Name it .*out\.tif\."):
+            join([first], tmp_path / name)
+        assert not (tmp_path / name).exists()
+
     @pytest.fixture
     def first(self, make_raster):
         return make_raster("first.tif", np.ones((2, 8, 8), np.uint8))
@@ -493,13 +507,28 @@ class TestRunningAgain:
             blend, named = "mean", 'blend was "feather" and is now "mean"'
         elif change == "more":
             make_raster("tiles/b.tif", np.ones((1, 4, 4), np.uint8))
-            named = "rasters was 1 and is now 2"
+            named = r"rasters\..*b\.tif was null and is now"
         else:
             os.utime(path, (1, 1))
-            named = "paths, sizes and dates was"
-        with pytest.raises(OutputError, match=named):
+            named = r"rasters\..*a\.tif was .* is now .*bytes of 1970-01-01 00:00:01"
+        with pytest.raises(TakenError, match=named):
             join([tmp_path / "tiles"], output, blend=blend)
         assert join([tmp_path / "tiles"], output, blend=blend, overwrite=True) == [1, 2]
+
+    def test_another_order_is_other_work_only_where_it_matters(self, make_raster, tmp_path):
+        a, b = (make_raster(name, np.ones((1, 4, 4), np.uint8)) for name in ("a.tif", "b.tif"))
+        join([a, b], tmp_path / "mean.tif", blend="mean")
+        assert join([b, a], tmp_path / "mean.tif", blend="mean") == []
+        join([a, b], tmp_path / "first.tif", blend="first")
+        with pytest.raises(TakenError, match=r"rasters\.1 .*a\.tif was"):
+            join([b, a], tmp_path / "first.tif", blend="first")
+
+    def test_another_version_leaves_it_as_it_is(self, make_raster, tmp_path, monkeypatch):
+        path = make_raster("a.tif", np.ones((1, 4, 4), np.uint8))
+        join([path], tmp_path / "out.tif")
+        monkeypatch.setattr("geotranslate.__version__", "99.0")
+        monkeypatch.setattr(mosaic, "__version__", "99.0", raising=False)
+        assert join([path], tmp_path / "out.tif") == []
 
     def test_a_plan_says_beforehand_how_many_steps_there_are(self, make_raster, tmp_path):
         make_raster("a.tif", np.ones((1, 110, 4), np.uint8))

@@ -34,6 +34,9 @@ PAIR_FIGURES = ("psnr", "psnr8", "ssim", "color_bias", "contrast", "sharpness", 
 """Those of `metrics.FIGURES` that a run follows where there are pairs."""
 
 SCORE = "score"
+TOLERANCE = 1.5
+"""Decibels by which contrast and sharpness may miss the truth's: a factor of 0.71 to 1.41."""
+
 CYCLE = "cycle"
 
 BEST: dict[ModelName, str] = {"pix2pix": SCORE, "cyclegan": CYCLE}
@@ -80,16 +83,18 @@ def is_better(model: ModelName, new: float, old: float) -> bool:
 def score(figures: Figures) -> float:
     """One figure for a translation beside its truth, in decibels: higher is better.
 
-    PSNR of 8 x 8 px means says whether the right colour is in the right place, but rewards blur.
-    So each decibel by which contrast or sharpness miss the truth's, too much or too little, is
-    taken off: ``psnr8 - |10 log10 contrast| - |10 log10 sharpness|``.
+    PSNR rewards the right colour in the right place, of 8 x 8 px means also where pairs lie a few
+    pixels off each other; but both reward blur. So what contrast and sharpness miss of the truth's
+    beyond `TOLERANCE` is taken off:
+    ``(psnr + psnr8) / 2 - excess(contrast) - excess(sharpness)`` with
+    ``excess(ratio) = max(|10 log10 ratio| - TOLERANCE, 0)``.
     """
     missed = sum(
-        abs(10 * math.log10(max(ratio, 1e-6)))
+        max(abs(10 * math.log10(max(ratio, 1e-6))) - TOLERANCE, 0.0)
         for ratio in (figures.contrast, figures.sharpness)
         if not math.isnan(ratio)
     )
-    return figures.psnr8 - missed
+    return (figures.psnr + figures.psnr8) / 2 - missed
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from geotranslate.chips.sources import Sources
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Band, encode
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import explained
+from geotranslate.raster.output import write_text
 from geotranslate.raster.scene import Chip, Readable, Scene
 from geotranslate.raster.statistics import band_statistics
 from geotranslate.raster.warp import WarpedScenes
@@ -199,11 +199,7 @@ def write_chip(path: Path, chip: Chip, *, bands: Sequence[Band], nodata: float |
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    world = path.with_suffix(".tfw")
-    part = world.with_name(world.name + ".part")
-    with explained(world):
-        part.write_text(world_file(chip.grid), newline="\n")
-        part.replace(world)
+    write_text(path.with_suffix(".tfw"), world_file(chip.grid))
     masked = nodata is None and not chip.valid.all()
     dtype = chip.pixels.dtype.name
     with GeoTiff(path, chip.grid, bands=bands, dtype=dtype, nodata=nodata, masked=masked) as file:

@@ -26,7 +26,7 @@ from rasterio.crs import CRS
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import explained, write_text
+from geotranslate.raster.output import explained, settle, write_text
 from geotranslate.raster.statistics import EMPTY, BandStatistics
 
 CHIPS_NAME = "chips.gpkg"
@@ -226,7 +226,7 @@ def _write(path: Path, table: gpd.GeoDataFrame, **words: Any) -> None:
     try:
         with explained(path), _fixed_date():
             _write_layer(part, table, **words)
-            part.replace(path)
+            settle(part, path)
     finally:
         part.unlink(missing_ok=True)
 

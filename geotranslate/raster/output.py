@@ -10,23 +10,26 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rasterio
 from filelock import FileLock, Timeout
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from geotranslate.errors import OutputError, TakenError
+from geotranslate.errors import OutputError, TakenError, reason
+from geotranslate.raster.reading import open_dataset
 
 RECORD_TAG = "GEOTRANSLATE_JOB"
 RECORD_NAME = "job.json"
 LOCK_NAME = ".lock"
+
+# What the system says when the output's folder is to blame, and when the disk is.
+BARRED = errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
+FULL = errno.ENOSPC, errno.EDQUOT
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,20 @@ def file_job(output: Path, record: dict[str, Any], *, overwrite: bool = False) -
         parts.mkdir(parents=True, exist_ok=True)
     try:
         with locked(parts / LOCK_NAME, output):
-            finished = output.exists() and not overwrite
-            if finished:
-                check_same_work(output, read_record(output), record)
-            else:
-                _prepare_parts(output, parts, record, overwrite=overwrite)
-            yield FileJob(output, parts, record, finished)
-            # Also when finished before: the process may have died between the last two steps.
-            _empty(parts)
+            try:
+                finished = output.exists() and not overwrite
+                if finished:
+                    check_same_work(output, read_record(output), record)
+                else:
+                    _prepare_parts(output, parts, record, overwrite=overwrite)
+                yield FileJob(output, parts, record, finished)
+                # Also when finished before: the process may have died between the last two steps.
+                _empty(parts)
+            finally:
+                _empty_if_bare(parts)
     finally:
-        _remove_if_bare(parts)
+        with suppress(OSError):
+            parts.rmdir()
 
 
 @contextmanager
@@ -99,8 +106,13 @@ def locked(lock: Path, output: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # Once it is free the name may be another's lock. Windows removes no file that is open.
+        if os.name == "posix":
+            lock.unlink(missing_ok=True)
         claim.release()
-        lock.unlink(missing_ok=True)
+        if os.name != "posix":
+            with suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 def check_same_work(output: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
@@ -172,14 +184,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     with explained(path):
         try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+            part.write_bytes(content)
+            settle(part, path)
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+
+def settle(part: Path, path: Path) -> None:
+    """Give a finished file its name, once its bytes are on the disk and survive a power failure."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def record_tags(record: dict[str, Any]) -> dict[str, str]:
@@ -190,7 +206,7 @@ def record_tags(record: dict[str, Any]) -> dict[str, str]:
 def read_record(raster: Path) -> dict[str, Any] | None:
     """What work made a finished raster; None where it does not say."""
     try:
-        with rasterio.open(raster) as dataset:
+        with open_dataset(raster) as dataset:
             text = dataset.tags().get(RECORD_TAG)
         record = json.loads(text) if text else None
     except (RasterioError, json.JSONDecodeError):
@@ -215,28 +231,45 @@ def _empty(parts: Path) -> None:
             file.unlink()
 
 
-def _remove_if_bare(parts: Path) -> None:
+def _empty_if_bare(parts: Path) -> None:
     """Leave nothing beside the output when no part was finished."""
-    try:
-        if {file.name for file in parts.iterdir()} <= {RECORD_NAME, LOCK_NAME + ".part"}:
-            shutil.rmtree(parts)
-    except OSError:
-        return
+    with suppress(OSError):
+        unfinished = {LOCK_NAME, RECORD_NAME, RECORD_NAME + ".part"}
+        if {file.name for file in parts.iterdir()} <= unfinished:
+            _empty(parts)
 
 
 def _sentence(output: Path, error: Exception) -> str:
-    reason = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    why = reason[0].rstrip(".") if reason else type(error).__name__
-    barred = (PermissionError, NotADirectoryError, FileExistsError)
-    read_only = getattr(error, "errno", None) == errno.EROFS
-    if isinstance(error, barred) or read_only or "Permission" in why:
+    why = reason(error)
+
+    def says(*codes: int) -> bool:
+        # An error of GDAL's holds the system's words at best; its number is GDAL's own.
+        number = error.errno if isinstance(error, OSError) else None
+        return number in codes or any(os.strerror(code) in why for code in codes)
+
+    if says(errno.ENOENT):
+        return (
+            f"{output} cannot be written ({why}): its folder is not there, or no longer. Make the "
+            "folder, or choose another output."
+        )
+    if says(errno.EROFS):
+        return (
+            f"{output} cannot be written ({why}): its disk takes no changes. Choose a folder you "
+            "may write to."
+        )
+    if says(*BARRED):
         return (
             f"{output} cannot be written ({why}). Choose a folder you may write to, or close the "
             "program that holds the file."
         )
+    again = "run the same command again: what is finished is kept."
+    if says(*FULL):
+        return f"writing {output} failed ({why}): the disk is full. Make room and {again}"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EFBIG):
+        return f"writing {output} failed ({why}). When that is mended, {again}"
     return (
         f"writing {output} failed ({why}), most often because the disk is full. Make room and "
-        "run the same command again: what is finished is kept."
+        f"{again}"
     )
 
 

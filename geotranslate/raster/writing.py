@@ -15,10 +15,10 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geotranslate.errors import OutputError
+from geotranslate.errors import OutputError, reason
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import explained
+from geotranslate.raster.output import explained, settle
 from geotranslate.raster.vrt import Source, build_vrt
 
 BLOCK = 512
@@ -92,7 +92,7 @@ class GeoTiff:
                 self._dataset.close()
                 if kind is None:
                     check_readable(self._part)
-                    self._part.replace(self.path)
+                    settle(self._part, self.path)
         finally:
             self._environment.__exit__(kind, error, trace)
             self._part.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def write_cog(
             NUM_THREADS="ALL_CPUS",
         )
         check_readable(part, grid)
-        part.replace(output)
+        settle(part, output)
 
 
 def describe_bands(dataset: Any, bands: Sequence[Band]) -> None:
@@ -175,8 +175,9 @@ def check_readable(path: Path, grid: Grid | None = None) -> None:
                 )
     except RasterioError as error:
         raise OutputError(
-            f"{path} cannot be read back after it was written ({error}), most often because the "
-            "disk is full. Make room and run the same command again: what is finished is kept."
+            f"{path} cannot be read back after it was written ({reason(error)}), most often "
+            "because the disk is full. Make room and run the same command again: what is finished "
+            "is kept."
         ) from error
 
 

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import rasterio
+from filelock import FileLock
 
 from geotranslate.errors import OutputError
 from geotranslate.raster.output import (
     differences,
+    explained,
     file_job,
+    locked,
     read_record,
     record_tags,
     write_text,
@@ -134,6 +138,19 @@ class TestRunningAgain:
         assert complete(output).finished
         assert beside(output) == ["out.tif"]
 
+    def test_a_process_that_died_while_it_wrote_its_record_leaves_nothing(self, output):
+        parts = output.with_name("out.tif.parts")
+        parts.mkdir(parents=True)
+        (parts / "job.json.part").write_text("{")
+        begin(output, parts=())
+        assert beside(output) == []
+
+    def test_a_foreign_picture_in_the_place_of_the_output_is_refused_in_one_sentence(self, output):
+        output.parent.mkdir(parents=True)
+        PIL.Image.new("RGB", (4, 4)).save(output)
+        with pytest.raises(OutputError, match="was not made by this command"):
+            complete(output)
+
     def test_paths_and_tuples_are_recorded_as_json_says_them(self, output):
         complete(output, {"size": (1, 2)})
         assert complete(output, {"size": [1, 2]}).finished
@@ -170,6 +187,21 @@ class TestTwoProcesses:
         assert (output.with_name("out.tif.parts") / "row.tif").exists()
         assert holder.poll() is None
 
+    @pytest.mark.skipif(os.name != "posix", reason="Windows removes no file that is open")
+    def test_a_lock_is_removed_while_it_is_held_and_never_anothers(self, tmp_path, monkeypatch):
+        lock = tmp_path / ".lock"
+        release = FileLock.release
+
+        def watched(self, *args, **words):
+            release(self, *args, **words)
+            # At this moment another process takes the lock.
+            lock.write_text("another's")
+
+        monkeypatch.setattr(FileLock, "release", watched)
+        with locked(lock, tmp_path / "out.tif"):
+            pass
+        assert lock.read_text() == "another's"
+
     def test_a_killed_one_holds_nothing_up(self, output, holder):
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -192,6 +224,21 @@ except OutputError as error:
 """
 
 
+BARRED = """
+import os, sys
+from pathlib import Path
+from geotranslate.errors import OutputError
+from geotranslate.raster.output import file_job
+if os.geteuid() == 0:  # who may write anywhere
+    os.setuid(65534)
+try:
+    with file_job(Path(sys.argv[1]), {}):
+        pass
+except OutputError as error:
+    print(error)
+"""
+
+
 class TestWriting:
     def test_a_small_file_comes_whole(self, tmp_path):
         write_text(tmp_path / "a.json", "grüße")
@@ -206,16 +253,46 @@ class TestWriting:
         assert "Make room and run the same command again" in done.stdout
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.skipif(os.name != "posix", reason="needs /proc")
-    def test_a_folder_that_cannot_be_written_is_said(self):
-        with pytest.raises(OutputError, match=r"Choose a folder you may write to|disk is full"):
-            complete(Path("/proc/nowhere/out.tif"))
-
-    @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-    def test_a_read_only_folder_is_said(self, tmp_path):
+    @pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions")
+    def test_a_folder_that_may_not_be_written_is_said(self, tmp_path):
         tmp_path.chmod(0o500)
-        with pytest.raises(OutputError, match="Choose a folder you may write to"):
-            complete(tmp_path / "out.tif")
+        words = [sys.executable, "-c", BARRED, str(tmp_path / "out.tif")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert "(Permission denied). Choose a folder you may write to" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("number", "mend"),
+        [
+            (errno.ENOENT, "its folder is not there.*Make the folder"),
+            (errno.EROFS, "its disk takes no changes. Choose a folder"),
+            (errno.EACCES, "Choose a folder you may write to"),
+            (errno.ENOSPC, "the disk is full. Make room and run the same command again"),
+            (errno.EIO, "When that is mended, run the same command again"),
+        ],
+    )
+    def test_what_the_system_says_is_said_with_its_own_mend(self, tmp_path, number, mend):
+        with pytest.raises(OutputError, match=mend), explained(tmp_path / "out.tif"):
+            raise OSError(number, os.strerror(number))
+
+    def test_what_gdal_says_of_a_missing_folder_has_the_same_mend(self, tmp_path):
+        path = tmp_path / "gone" / "out.tif"
+        with (
+            pytest.raises(OutputError, match=r"its folder is not there.*Make the folder"),
+            explained(path),
+        ):
+            rasterio.open(path, "w", driver="GTiff", count=1, height=1, width=1, dtype="uint8")
+
+    def test_a_file_is_on_the_disk_before_it_has_its_name(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.json"
+        flushed = []
+
+        def fsync(number):
+            assert not path.exists()
+            flushed.append(os.fstat(number).st_size)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_text(path, "four")
+        assert flushed == [4]
 
     def test_a_file_in_the_place_of_a_folder_is_said(self, tmp_path):
         (tmp_path / "runs").touch()

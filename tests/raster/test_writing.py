@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -74,6 +75,16 @@ class TestGeoTiff:
         np.testing.assert_array_equal(chip.valid, valid)
         assert scene.grid == grid
         assert scene.bands == BANDS
+
+    def test_files_are_on_the_disk_before_they_have_their_names(self, tmp_path, monkeypatch):
+        grid = grid_of(20, 30)
+        pixels, valid = noise("uint8", grid)
+        flushed = []
+        monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.fstat(number).st_size))
+        sources = write_rows(tmp_path, grid, pixels, valid)
+        out = tmp_path / "out.tif"
+        write_cog(out, sources, grid, bands=BANDS, dtype="uint8", scratch=tmp_path)
+        assert flushed == [sources[0].path.stat().st_size, out.stat().st_size]
 
     @pytest.mark.parametrize("nodata", [None, 0, 255])
     def test_what_is_never_written_is_invalid(self, tmp_path, nodata):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,65 +78,126 @@ def find_sample(folder: Path) -> dict[str, Path]:
     return make_sample(folder)
 
 
-def run_demo(folder: Path, *, updates: int = 500, seed: int = 0) -> Iterator[Stage | Demo]:
+@dataclass(frozen=True)
+class _Work:
+    """What goes into a demo, and where what comes of it lies.
+
+    Attributes:
+        data: the sample's files by name.
+        folder: for all that comes of it.
+        overwrite: start over, whatever is there.
+    """
+
+    data: dict[str, Path]
+    folder: Path
+    overwrite: bool
+
+    @property
+    def chips(self) -> Path:
+        """The folder of chips."""
+        return self.folder / "chips"
+
+    @property
+    def run(self) -> Path:
+        """The folder of the training."""
+        return self.folder / "run"
+
+    @property
+    def halves(self) -> Path:
+        """The folder of the translation's two halves."""
+        return self.folder / "halves"
+
+    @property
+    def translated(self) -> Path:
+        """Both halves joined."""
+        return self.folder / "translated.tif"
+
+
+def run_demo(
+    folder: Path, *, updates: int = 500, seed: int = 0, overwrite: bool = False
+) -> Iterator[Stage | Demo]:
     """Tile, train, predict, mosaic and evaluate; interrupted, it goes on where it was.
 
     Args:
         folder: for all that comes of it.
         updates: steps of training.
         seed: of the training.
+        overwrite: start over, whatever is there.
 
     Yields:
         Stages as they go on, and at last the demo.
     """
-    data = find_sample(folder / "data")
-    chips, run, halves = folder / "chips", folder / "run", folder / "halves"
-    sar, optical = data["heldout_sar"], data["heldout_optical"]
-    translated = folder / "translated.tif"
+    work = _Work(find_sample(folder / "data"), folder, overwrite)
+    yield from _cut(work, seed)
+    yield from _learn(work, updates, seed)
+    yield from _translate(work)
+    yield from _join(work)
+    yield from _measure(work)
 
-    cutting = TileConfig(
-        a=(str(data["train_sar"]),),
-        b=(str(data["train_optical"]),),
-        bands_b=COLORS,
-        size=128,
-        stride=64,
-        split=(0.9, 0.1, 0),
-        seed=seed,
+
+def _cut(work: _Work, seed: int) -> Iterator[Stage]:
+    sar, optical = str(work.data["train_sar"]), str(work.data["train_optical"])
+    settings = TileConfig(
+        a=(sar,), b=(optical,), bands_b=COLORS, size=128, stride=64, split=(0.9, 0.1, 0), seed=seed
     )
-    words = f"tile --a {data['train_sar']} --b {data['train_optical']} --bands-b {COLORS}"
-    cut = Stage("Cutting chips", f"{words} --size 128 --split 0.9,0.1,0 -o {chips}", 0)
-    yield cut
-    for _ in tile_scenes(plan_tiles(cutting), chips):
+    words = ["tile", "--a", sar, "--b", optical, "--bands-b", COLORS, "--size", "128"]
+    yield _stage("Cutting chips", *words, "--split", "0.9,0.1,0", "-o", work.chips)
+    for _ in tile_scenes(plan_tiles(settings), work.chips, overwrite=work.overwrite):
         pass
 
-    learning = TrainConfig(width=24, blocks=4, updates=updates, crop=96, seed=seed)
-    words = f"train {chips} --width 24 --blocks 4 --crop 96 --updates {updates} -o {run}"
-    for step in train(chips, run, learning):
-        yield Stage("Training", words, step.update / step.updates)
 
-    yield Stage("Translating", f"predict {run} {sar} -o {translated}", 0)
-    parts = []
-    for side, bounds in _halves(sar).items():
-        parts.append(halves / f"{side}.tif")
-        for _ in predict_scenes(run, [sar], parts[-1], bounds=bounds):
+def _learn(work: _Work, updates: int, seed: int) -> Iterator[Stage]:
+    settings = TrainConfig(width=24, blocks=4, updates=updates, crop=96, seed=seed)
+    words = ["--width", "24", "--blocks", "4", "--crop", "96", "--updates", str(updates)]
+    stage = _stage("Training", "train", work.chips, *words, "-o", work.run)
+    for step in train(work.chips, work.run, settings, overwrite=work.overwrite):
+        yield replace(stage, done=step.update / step.updates)
+
+
+def _translate(work: _Work) -> Iterator[Stage]:
+    scene = work.data["heldout_sar"]
+    yield _stage("Translating", "predict", work.run, scene, "-o", work.translated)
+    for side, bounds in _halves(scene).items():
+        half = work.halves / f"{side}.tif"
+        for _ in predict_scenes(work.run, [scene], half, bounds=bounds, overwrite=work.overwrite):
             pass
-    yield Stage("Joining", f"mosaic {halves} -o {translated}", 0)
-    for _ in mosaic_rasters(parts, translated):
+
+
+def _join(work: _Work) -> Iterator[Stage]:
+    yield _stage("Joining", "mosaic", work.halves, "-o", work.translated)
+    for _ in mosaic_rasters([work.halves], work.translated, overwrite=work.overwrite):
         pass
 
-    yield Stage("Measuring", f"evaluate {translated} {optical} --bands {COLORS} --source {sar}", 0)
+
+def _measure(work: _Work) -> Iterator[Stage | Demo]:
+    source, truth = work.data["heldout_sar"], work.data["heldout_optical"]
+    words: list[str | Path] = [
+        "evaluate",
+        work.translated,
+        truth,
+        "--bands",
+        COLORS,
+        "--source",
+        source,
+    ]
+    yield _stage("Measuring", *words)
     report = evaluate(
-        translated,
-        optical,
-        source=sar,
+        work.translated,
+        truth,
+        source=source,
         bands=COLORS,
-        fit_truth=chips / "images2",
-        fit_source=chips / "images",
+        fit_truth=work.chips / "images2",
+        fit_source=work.chips / "images",
     )
-    write_report(report, folder / "report.json")
-    picture = folder / "demo.png"
-    draw_side_by_side(picture, sar, translated, optical)
-    yield Demo(picture, translated, report)
+    write_report(report, work.folder / "report.json")
+    picture = work.folder / "demo.png"
+    draw_side_by_side(picture, source, work.translated, truth)
+    yield Demo(picture, work.translated, report)
+
+
+def _stage(name: str, *words: str | Path) -> Stage:
+    """A stage at its start, with its command as a shell takes it."""
+    return Stage(name, shlex.join(map(str, words)), 0)
 
 
 def draw_side_by_side(picture: Path, source: Path, translated: Path, truth: Path) -> None:

@@ -1,14 +1,17 @@
 """The demo: the whole way on sample data, and what it says of a model that learned nothing."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rasterio
 from PIL import Image
 
+from geotranslate import demo
 from geotranslate.demo import DECISIVE, Demo, run_demo
 from geotranslate.sample.files import sample_paths
 
@@ -42,6 +45,32 @@ def test_a_model_that_learned_nothing_makes_all_files_and_exit_status_1(tmp_path
         assert not (translated.read_masks(1) > scene.read_masks(1)).any()
 
 
+def test_other_words_are_refused_until_the_demo_may_start_over(tmp_path, monkeypatch):
+    taken = {}
+    for step in ("tile_scenes", "train", "predict_scenes", "mosaic_rasters"):
+
+        def note(*_, step=step, overwrite=False, **words):
+            taken[step] = overwrite
+            yield SimpleNamespace(update=1, updates=1)
+
+        monkeypatch.setattr(demo, step, note)
+    monkeypatch.setattr(demo, "_measure", lambda _: iter(["done"]))
+    for overwrite in (True, False):
+        *stages, last = run_demo(tmp_path / "a demo", overwrite=overwrite)
+        assert last == "done"
+        assert set(taken.values()) == {overwrite}
+    assert [stage.command.split()[0] for stage in stages] == ["tile", "train", "predict", "mosaic"]
+    chips = str(tmp_path / "a demo" / "chips")
+    assert [shlex.split(stage.command).count(chips) for stage in stages] == [1, 1, 0, 0]
+
+    output = tmp_path / "demo"
+    (output / "run").mkdir(parents=True)
+    (output / "run" / "other.txt").write_text("mine")
+    done = run_command(output, "--updates", "1")
+    assert done.returncode == 2
+    assert "say --overwrite" in done.stderr
+
+
 def test_the_held_out_part_is_not_in_the_training_part():
     paths = sample_paths(SAMPLE)
     with (
@@ -54,7 +83,7 @@ def test_the_held_out_part_is_not_in_the_training_part():
 
 @pytest.mark.slow
 def test_the_demo_beats_both_baselines(tmp_path):
-    *_, demo = run_demo(tmp_path / "demo")
-    assert isinstance(demo, Demo)
-    assert set(demo.beaten) == {"mean_color", "linear"}
-    assert min(demo.beaten.values()) > 0, f"{DECISIVE}: {demo.beaten}"
+    *_, made = run_demo(tmp_path / "demo")
+    assert isinstance(made, Demo)
+    assert set(made.beaten) == {"mean_color", "linear"}
+    assert min(made.beaten.values()) > 0, f"{DECISIVE}: {made.beaten}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from geotranslate.cli.options import json_option
+from geotranslate.cli.options import json_option, overwrite_option
 from geotranslate.cli.progress import duration, finish, progress, say
 
 
@@ -23,8 +23,9 @@ from geotranslate.cli.progress import duration, finish, progress, say
 @click.option(
     "--updates", type=click.IntRange(1), default=500, show_default=True, help="Steps of training."
 )
+@overwrite_option
 @json_option
-def demo(output: Path, updates: int, as_json: bool) -> None:
+def demo(output: Path, updates: int, overwrite: bool, as_json: bool) -> None:
     """Translate a made-up radar scene to colour: tile, train, predict, mosaic, evaluate.
 
     Takes a few minutes without a GPU. Exits with 1 if the model does not beat both baselines.
@@ -35,7 +36,7 @@ def demo(output: Path, updates: int, as_json: bool) -> None:
     start = time.monotonic()
     command, done = "", None
     with progress("Demo", 1.0, quiet=as_json) as bar:
-        for step in run_demo(output, updates=updates):
+        for step in run_demo(output, updates=updates, overwrite=overwrite):
             if isinstance(step, Demo):
                 done = step
                 break

@@ -90,7 +90,9 @@ json_option: Decorator = click.option(
 )
 
 overwrite_option: Decorator = click.option(
-    "--overwrite", is_flag=True, help="Start over, whatever is there."
+    "--overwrite",
+    is_flag=True,
+    help="Start over: replace a file, or what this command made in a folder.",
 )
 
 device_option: Decorator = click.option(

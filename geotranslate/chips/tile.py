@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from geotranslate import __version__
 from geotranslate.chips.arcgis import (
@@ -35,7 +35,7 @@ from geotranslate.chips.index import (
 from geotranslate.chips.layout import LAYOUTS, TEST_ROOT, root_of
 from geotranslate.chips.limits import Tally
 from geotranslate.chips.plan import BEYOND_LIMIT, INVALID, TilePlan, count_splits, nothing_left
-from geotranslate.errors import ChipsError, SettingError, TakenError
+from geotranslate.errors import ChipsError, OutputError, SettingError, TakenError
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import (
     LOCK_NAME,
@@ -47,6 +47,23 @@ from geotranslate.raster.output import (
 )
 
 logger = logging.getLogger(__name__)
+
+# A chip, its world file, and what map programs write beside a chip they show.
+CHIP_FILE = re.compile(r"\d{9}\.(tif|tfw)(\.part|\.aux\.xml|\.ovr)?")
+
+# What describes chips, finished or not. GeoPackages are begun under another kind of name.
+DESCRIPTIONS = (
+    TILE_NAME,
+    CHIPS_NAME,
+    *MOSAIC_NAMES.values(),
+    MODEL_DEFINITION,
+    ACCUMULATED,
+    MAP,
+    SUMMARY,
+)
+FOLDER_FILE = re.compile(
+    rf"(\.part\.)?({'|'.join(map(re.escape, DESCRIPTIONS))})(\.part|-journal)?"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,8 @@ class Progress:
 def find_finished(plan: TilePlan, folder: Path) -> TileRecord | None:
     """The record of a folder that is complete already; None where there is work to do.
 
+    What a process left in it that died between its last two steps is removed.
+
     Raises:
         TakenError: it was made with other settings or scenes.
     """
@@ -72,6 +91,7 @@ def find_finished(plan: TilePlan, folder: Path) -> TileRecord | None:
         return None
     record = read_tile_record(folder)
     check_same_work(folder, record.settings, dict(plan.record))
+    _forget_job(folder)
     return record
 
 
@@ -240,6 +260,17 @@ def _claimed(folder: Path, record: Mapping[str, object], *, overwrite: bool) -> 
                 folder.rmdir()
 
 
+def _forget_job(folder: Path) -> None:
+    """Remove the record of a job that is finished, unless its process is about to."""
+    parts = folder / PARTS_NAME
+    if parts.is_dir():
+        with suppress(OutputError, OSError):
+            with locked(parts / LOCK_NAME, folder):
+                for name in (RECORD_NAME, RECORD_NAME + ".part"):
+                    (parts / name).unlink(missing_ok=True)
+            parts.rmdir()
+
+
 def _refuse_foreign(folder: Path) -> None:
     """Nothing is overwritten, and nothing added to, that this command has not made."""
     if folder.is_dir():
@@ -265,26 +296,41 @@ def _make_folders(plan: TilePlan, folder: Path) -> None:
                 path.mkdir(parents=True, exist_ok=True)
 
 
-def _has_chips(folder: Path) -> bool:
-    return any(
-        any((folder / root / chips).glob("*.tif"))
+def _chip_folders(folder: Path) -> set[Path]:
+    """Where chips of any layout lie in a folder."""
+    return {
+        folder / root / chips
         for layout in LAYOUTS.values()
         for chips in (layout.a, layout.b)
         for root in ("", TEST_ROOT)
+    }
+
+
+def _has_chips(folder: Path) -> bool:
+    return any(
+        CHIP_FILE.fullmatch(file.name)
+        for place in _chip_folders(folder)
+        for file in place.glob("*.tif")
     )
 
 
 def _clear(folder: Path) -> None:
-    """Remove what this command makes; what else a person keeps in the folder stays.
+    """Remove the files that this command makes, and the folders that are empty then.
 
-    The record goes first: without it the folder counts as unfinished.
+    What else a person keeps in them stays. The record goes first: without it the folder counts
+    as unfinished.
     """
-    chips = {PurePosixPath(c).parts[0] for c in (x for y in LAYOUTS.values() for x in (y.a, y.b))}
-    files = [TILE_NAME, CHIPS_NAME, *MOSAIC_NAMES.values()]
-    files += [MODEL_DEFINITION, ACCUMULATED, MAP, SUMMARY]
+    chips = _chip_folders(folder)
+    above = {place for chip in chips for place in chip.parents if place.is_relative_to(folder)}
+    deepest_first = sorted(chips | above, key=lambda place: len(place.parts), reverse=True)
     with explained(folder):
-        for path in [*(folder / name for name in files), *folder.glob(NORMALIZATION_CACHE)]:
-            path.unlink(missing_ok=True)
-        for name in [*sorted(chips), TEST_ROOT]:
-            if (folder / name).exists():
-                shutil.rmtree(folder / name)
+        (folder / TILE_NAME).unlink(missing_ok=True)
+        for place in filter(Path.is_dir, deepest_first):
+            ours = CHIP_FILE if place in chips else FOLDER_FILE
+            for path in list(place.iterdir()):
+                if path.is_file() and (
+                    ours.fullmatch(path.name) or path.match(NORMALIZATION_CACHE)
+                ):
+                    path.unlink()
+            if place != folder and not any(place.iterdir()):
+                place.rmdir()

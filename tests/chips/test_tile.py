@@ -406,6 +406,47 @@ def test_starting_over_leaves_what_else_lies_in_the_folder(pair, tmp_path):
     assert not list(folder.glob("esri*"))
 
 
+@pytest.mark.parametrize("before", ["pix2pix", "cyclegan", "train_a_b"])
+@pytest.mark.parametrize("now", ["pix2pix", "cyclegan"])
+def test_starting_over_removes_what_it_made_and_no_file_of_a_persons(pair, tmp_path, before, now):
+    folder = tmp_path / "chips"
+    tile(folder, **pair | {"layout": before})
+    made = contents(folder)
+    places = {path.parent for path in folder.rglob("*")}
+    for place in places:
+        for name in ("notes.txt", "field.tif", "12.tif", "0123456789.tif"):
+            (place / name).write_text("mine")
+    mine = {name for name in contents(folder) if name not in made}
+    tile(folder, overwrite=True, **pair | {"layout": now})
+    tile(tmp_path / "fresh", **pair | {"layout": now})
+    assert set(contents(folder)) - mine == set(contents(tmp_path / "fresh"))
+    assert all(contents(folder)[name] == b"mine" for name in mine)
+
+
+def test_starting_over_leaves_no_empty_folder_and_nothing_half_written(pair, tmp_path):
+    folder = tmp_path / "chips"
+    tile(folder, **pair)
+    for name in ("000000003.tif.part", "000000003.tfw.part", "000000001.tif.aux.xml"):
+        (folder / "images" / name).touch()
+    for name in (".part.chips.gpkg", "tile.json.part", "stats.txt.part"):
+        (folder / name).touch()
+    tile(folder, overwrite=True, **pair | {"layout": "cyclegan"})
+    tile(tmp_path / "fresh", **pair | {"layout": "cyclegan"})
+    names = [{p.relative_to(f) for p in f.rglob("*")} for f in (folder, tmp_path / "fresh")]
+    assert names[0] == names[1]
+
+
+def test_a_process_that_died_at_the_very_end_leaves_nothing_after_the_next_run(pair, tmp_path):
+    folder = tmp_path / "chips"
+    tile(folder, **pair)
+    (folder / "tile.json.parts").mkdir()
+    (folder / "tile.json.parts" / "job.json").write_text("{}")
+    before = contents(folder)
+    tile(folder, **pair)
+    assert not (folder / "tile.json.parts").exists()
+    assert contents(folder).items() < before.items()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_other_things_is_refused_whatever_is_said(pair, tmp_path, overwrite):
     (tmp_path / "images").mkdir()

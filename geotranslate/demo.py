@@ -171,16 +171,8 @@ def _join(work: _Work) -> Iterator[Stage]:
 
 def _measure(work: _Work) -> Iterator[Stage | Demo]:
     source, truth = work.data["heldout_sar"], work.data["heldout_optical"]
-    words: list[str | Path] = [
-        "evaluate",
-        work.translated,
-        truth,
-        "--bands",
-        COLORS,
-        "--source",
-        source,
-    ]
-    yield _stage("Measuring", *words)
+    asked = "--bands", COLORS, "--source", source
+    yield _stage("Measuring", "evaluate", work.translated, truth, *asked)
     report = evaluate(
         work.translated,
         truth,

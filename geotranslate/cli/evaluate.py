@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geotranslate.cli.options import config_option, json_option, overwrite_option
-from geotranslate.cli.progress import duration, finish, progress
+from geotranslate.cli.progress import counted, duration, finish, progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -116,7 +116,7 @@ def evaluate(
         show_report(report)
     written = f" and wrote {output}" if output else ""
     finish(
-        f"Measured {len(images)} image{'s' * (len(images) > 1)}{written} in "
+        f"Measured {counted(len(images), 'image')}{written} in "
         f"{duration(time.monotonic() - start)}.",
         report.to_dict(),
         as_json=as_json,

@@ -9,7 +9,7 @@ import click
 
 from geotranslate.choices import MOSAIC_BLENDS, MosaicBlend
 from geotranslate.cli.options import config_option, json_option, overwrite_option
-from geotranslate.cli.progress import duration, finish, progress
+from geotranslate.cli.progress import counted, duration, finish, progress
 
 
 @click.command()
@@ -54,7 +54,7 @@ def mosaic(
             bar.update(done, output.name)
     seconds = time.monotonic() - start
     rows, cols = plan.grid.shape
-    joined = f"{len(plan.pieces)} raster{'s' * (len(plan.pieces) > 1)}"
+    joined = counted(len(plan.pieces), "raster")
     finish(
         f"Joined {joined} into {output}, {cols} x {rows} px, in {duration(seconds)}."
         if done

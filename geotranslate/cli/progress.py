@@ -49,6 +49,11 @@ def finish(sentence: str, record: dict[str, Any], *, as_json: bool) -> None:
     click.echo(json.dumps(record, default=str) if as_json else sentence)
 
 
+def counted(count: int, noun: str) -> str:
+    """1 pair, 2 pairs."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: 4.2 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:

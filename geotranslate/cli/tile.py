@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from geotranslate.choices import DECIBELS, LAYOUTS, RESAMPLINGS
 from geotranslate.cli.options import config_option, json_option, overwrite_option, seed_option
-from geotranslate.cli.progress import duration, finish, progress
+from geotranslate.cli.progress import counted, duration, finish, progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,7 +167,8 @@ def tile(
     seconds = time.monotonic() - start
     sentence = (
         f"{output} holds {_spell(record.paired, record.counts)}, after {duration(seconds)}."
-        f"{_spell_dropped(record.dropped)}\nNext: geotranslate train {output} -o RUN"
+        f"{_spell_dropped(record.dropped)}\n"
+        f"Next: geotranslate train {shlex.quote(str(output))} -o RUN"
     )
     finish(
         sentence,
@@ -187,15 +189,15 @@ def _line(output: Path, record: TileRecord, *, unchanged: bool) -> dict[str, Any
 def _spell(paired: bool, counts: Mapping[str, Mapping[str, int]]) -> str:
     """How many chips, by domain and split."""
     if paired:
-        return f"{_spell_splits(counts['a'])} pairs"
+        return _spell_splits(counts["a"], "pair")
     return " and ".join(
-        f"{_spell_splits(splits)} chips of {domain.upper()}" for domain, splits in counts.items()
+        _spell_splits(splits, "chip", f" of {domain.upper()}") for domain, splits in counts.items()
     )
 
 
-def _spell_splits(counts: Mapping[str, int]) -> str:
+def _spell_splits(counts: Mapping[str, int], noun: str, whose: str = "") -> str:
     parts = " + ".join(f"{count} {split}" for split, count in counts.items() if count)
-    return f"{sum(counts.values())} ({parts})"
+    return f"{counted(sum(counts.values()), noun)}{whose} ({parts})"
 
 
 def _spell_dropped(dropped: Mapping[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from types import NoneType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from geotranslate.cli.options import Decorator, config_option, json_option, overwrite_option
-from geotranslate.cli.progress import Bar, duration, finish, progress, say
+from geotranslate.cli.progress import Bar, counted, duration, finish, progress, say
 from geotranslate.translation.config import TrainConfig, make_config
 
 if TYPE_CHECKING:
@@ -110,14 +111,14 @@ def train(
     record = read_bundle_record(run)
     model, seconds = run / FOLDER, time.monotonic() - start
     if done:
-        sentence = f"Trained {done} updates in {duration(seconds)}"
+        sentence = f"Trained {counted(done, 'update')} in {duration(seconds)}"
     else:
         sentence = f"{run} was finished before, by the same words: nothing to do"
     figures = ", ".join(f"{name} {value:.3g}" for name, value in record.figures.items())
     finish(
         f"{sentence}. {model} holds the generators of update {record.updates}"
         f"{f' ({figures})' if figures else ''}.\n"
-        f"Next: geotranslate predict {run} SCENE -o OUT.tif",
+        f"Next: geotranslate predict {shlex.quote(str(run))} SCENE -o OUT.tif",
         {
             "run": str(run),
             "model": str(model),
@@ -134,9 +135,10 @@ def train(
 def _describe(plan: Plan) -> str:
     config, folder = plan.config, plan.folder
     count_a, count_b = (len(folder.files(domain, "train")) for domain in "ab")
-    heaps = f"{count_a} pairs" if config.model == "pix2pix" else f"{count_a} and {count_b} chips"
+    paired = config.model == "pix2pix"
+    heaps = counted(count_a, "pair") if paired else f"{count_a} and {counted(count_b, 'chip')}"
     return (
-        f"{config.model} from {heaps}: {config.updates} updates of {config.batch} x "
+        f"{config.model} from {heaps}: {counted(config.updates, 'update')} of {config.batch} x "
         f"{config.crop} px, on {plan.device} in {plan.arithmetic}."
     )
 
@@ -159,7 +161,7 @@ def _follow(steps: Iterable[Progress], bar: Bar, run: Path, *, quiet: bool) -> i
             bar.update(step.update, _note(step))
     except KeyboardInterrupt:
         say(f"Update {reached} was the last; a run goes on from its newest checkpoint.")
-        say(f"geotranslate train --resume {run}")
+        say(f"geotranslate train --resume {shlex.quote(str(run))}")
         raise
     return done
 

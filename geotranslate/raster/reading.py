@@ -137,7 +137,8 @@ def _band_index(
         return int(band)
     named = ", ".join(str(dataset.descriptions[i - 1]) for i in sorted(names.values()))
     raise BandError(
-        f"band {band!r} is not in {dataset.name}, which has {len(data)} bands"
+        f"band {band!r} is not in {dataset.name}, which has {len(data)} "
+        + ("bands" if len(data) != 1 else "band")
         + (f" named {named}" if named else " without names")
         + f". Name one of them, or give a number from 1 to {len(data)}."
     )

@@ -238,7 +238,7 @@ def shared_channels(config: CycleGANConfig, bands_a: int, bands_b: int) -> Pairs
     for a, b in config.identity_bands:
         if not (1 <= a <= bands_a and 1 <= b <= bands_b):
             raise SettingError(
-                f"identity band {a}={b} is not there: A has {bands_a} bands and B has {bands_b}. "
+                f"identity band {a}={b} is not there, so nothing can be compared. "
                 f"Name a band of A from 1 to {bands_a} and the same band of B from 1 to {bands_b}."
             )
     return [(a - 1, b - 1) for a, b in config.identity_bands]

@@ -242,8 +242,8 @@ def _check_bands(predicted: Scene, truth: Readable, files: ImageFiles) -> None:
     if len(ours) != len(theirs):
         numbers = ",".join(str(number) for number in range(1, len(ours) + 1))
         raise BandError(
-            f"{files.predicted} has {len(ours)} bands and its truth {files.truth[0]} has "
-            f"{len(theirs)}, so nobody knows which to compare. Name the {len(ours)} bands of the "
+            f"{files.predicted} and its truth {files.truth[0]} differ in their number of bands "
+            f"({len(ours)} and {len(theirs)}), so nobody knows which to compare. Name those of the "
             f"truth that the prediction shows, such as --bands {numbers}."
         )
     for our, their in zip(ours, theirs, strict=True):

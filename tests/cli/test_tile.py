@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -39,23 +40,31 @@ def test_it_says_what_it_wrote_and_what_to_type_next(words, scenes, capsys):
     folder = scenes / "chips"
     chips = open_chips(folder)
     counts = [len(chips.files("a", split)) for split in ("train", "val", "test")]
-    summary = f"{folder} holds {sum(counts)} ({counts[0]} train + {counts[1]} val + {counts[2]} "
-    assert told.out.startswith(summary + "test) pairs, after ")
+    splits = f"({counts[0]} train + {counts[1]} val + {counts[2]} test)"
+    assert told.out.startswith(f"{folder} holds {sum(counts)} pairs {splits}, after ")
     assert f"{40 - sum(counts)} between two splits." in told.out
     assert told.out.endswith(f"Next: geotranslate train {folder} -o RUN\n")
     assert f"{sum(counts)} kept" in told.err
 
     run(words)
     assert capsys.readouterr().out == (
-        f"{folder} is complete already, with {sum(counts)} ({counts[0]} train + {counts[1]} val + "
-        f"{counts[2]} test) pairs: nothing to do.\n"
+        f"{folder} is complete already, with {sum(counts)} pairs {splits}: nothing to do.\n"
     )
+
+
+def test_what_to_type_next_may_be_pasted_though_names_have_spaces(words, scenes, capsys):
+    folder = scenes / "my chips"
+    run([*words, "-o", str(folder), "--limit", "1", "--split", "1,0,0"])
+    told = capsys.readouterr().out
+    assert told.startswith(f"{folder} holds 1 pair (1 train), after ")
+    command = told.splitlines()[-1].removeprefix("Next: ")
+    assert shlex.split(command) == ["geotranslate", "train", str(folder), "-o", "RUN"]
 
 
 def test_a_dry_run_writes_nothing(words, scenes, capsys):
     run([*words, "--dry-run", "--split", "1,0,0"])
     told = capsys.readouterr().out
-    assert told.startswith("At most 40 (40 train) pairs, 0.1 MB before compression")
+    assert told.startswith("At most 40 pairs (40 train), 0.1 MB before compression")
     assert not (scenes / "chips").exists()
     run([*words, "--dry-run", "--json", "--layout", "cyclegan", "--split", "1,0,0"])
     plan = json.loads(capsys.readouterr().out)
@@ -97,7 +106,7 @@ def test_settings_come_from_a_file_and_flags_win(scenes, capsys):
         'size = 16\nstride = 16\nsplit = [1.0, 0.0, 0.0]\nbands-a = ["2"]\nlimit = 4\nworkers = 1\n'
     )
     run(["tile", "--config", str(scenes / "tile.toml"), "--limit", "3"])
-    assert "3 (3 train) pairs" in capsys.readouterr().out
+    assert "3 pairs (3 train)" in capsys.readouterr().out
     records = read_index(scenes / "chips")
     assert {len(record.statistics) for record in records if record.domain == "a"} == {1}
     assert {record.window[0] for record in records} <= {0, 16, 24}

@@ -89,7 +89,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
         raise KeyboardInterrupt
 
     with progress("Training", 40) as bar, pytest.raises(KeyboardInterrupt):
-        module._follow(steps(), bar, tmp_path / "run", quiet=False)
+        module._follow(steps(), bar, tmp_path / "a run", quiet=False)
     said = capsys.readouterr().err
     assert "Going on after update 6." in said
-    assert f"geotranslate train --resume {tmp_path / 'run'}" in said
+    assert f"geotranslate train --resume '{tmp_path / 'a run'}'" in said

@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from geotranslate.errors import GridError
+from geotranslate.choices import Decibel
+from geotranslate.errors import GridError, SettingError
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.scene import Decibel, Scene, expand_paths, open_scene
+from geotranslate.raster.sampling import sample_pixels
+from geotranslate.raster.scene import Scene, expand_paths, open_scene
 from geotranslate.raster.warp import check_same_kind
 
 logger = logging.getLogger(__name__)
 
 # Where a model would be in doubt about the pixel size, and where it would be useless.
 SIZES_ALIKE, SIZES_USABLE = 1.25, 2.0
+
+# Share of values without a logarithm from which they are no linear backscatter.
+MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Sources:
         nodata: the chips' value for "nothing here"; None where validity lies in a mask.
         identities: by path, what must stay the same for work on the scenes to be continued.
         wanted: the bands asked for.
-        given_nodata: the value asked for, where the files do not say.
+        given_nodata: a value that means "nothing here" besides what the files say.
         decibel: how linear values become decibels.
     """
 
@@ -72,13 +77,15 @@ def read_sources(
     Args:
         inputs: rasters, globs and folders.
         bands: numbers from 1 or names; all when None.
-        nodata: value that means "nothing here", where the files do not say.
-        decibel: turn linear values into decibels.
+        nodata: value that means "nothing here", besides what the files say.
+        decibel: turn linear values into decibels; bands in dB stay as they are.
 
     Raises:
         RasterError: a scene is missing, damaged, or of a kind that cannot be cut.
         BandError: a band is not there, or the scenes are not of one kind.
         GridError: their pixels differ too much in size.
+        SettingError: decibels are asked of values that have none, or a file cannot hold the nodata
+            value.
     """
     paths = expand_paths(inputs)
     grids, nodatas, identities = [], [], {}
@@ -90,6 +97,8 @@ def read_sources(
                 grids.append(scene.grid)
                 nodatas.append(scene.nodata)
                 identities[path] = scene.identity()
+            if decibel:
+                _check_linear(path, bands, nodata)
         _check_pixel_sizes(paths, grids)
         return Sources(
             paths=tuple(paths),
@@ -109,6 +118,33 @@ def _read_last_pixel(scene: Scene) -> None:
     """Notice a file that was cut off before work on it begins."""
     rows, cols = scene.grid.shape
     scene.read(Window(col_off=cols - 1, row_off=rows - 1, width=1, height=1))
+
+
+def _check_linear(path: str, bands: tuple[str, ...] | None, nodata: float | None) -> None:
+    """Refuse to take the logarithm of what is no linear backscatter, decibels above all."""
+    with open_scene(path, bands=bands, nodata=nodata) as scene:
+        if all(band.in_decibels for band in scene.bands):
+            return
+        rows, cols = scene.grid.shape
+        sampled = sample_pixels(scene, Window(col_off=0, row_off=0, width=cols, height=rows))
+        if not sampled.size:
+            return
+        for band, stored in zip(scene.bands, sampled, strict=True):
+            values = stored * band.scale + band.offset
+            share = float(np.mean(values <= 0))
+            if band.in_decibels or share <= MOST:
+                continue
+            empty = float(np.mean(values == 0)) > share / 2
+            mend = (
+                "If 0 means that nothing is there, say so with --nodata-a 0 or --nodata-b 0"
+                if empty
+                else "It looks like decibels already: leave out --decibel-a or --decibel-b"
+            )
+            raise SettingError(
+                f"{share:.0%} of the values of band {band.name!r} of {path} are not above 0, with "
+                f"a median of {np.median(values):.4g}, so they have no decibels and would all "
+                f"become the same dark value. {mend}."
+            )
 
 
 def _check_pixel_sizes(paths: Sequence[str], grids: Sequence[Grid]) -> None:

@@ -45,6 +45,33 @@ def test_decibels_have_their_own_type_and_unit(make_raster):
     assert sources.nodata is None
 
 
+@pytest.mark.parametrize("kind", ["power", "amplitude"])
+def test_decibels_of_what_looks_like_decibels_are_refused(make_raster, kind):
+    pixels = np.random.default_rng(0).normal(-12, 4, (2, 40, 40)).astype("f4")
+    pixels[0] = 0.1
+    bands = (Band(name="VV"), Band(name="VH"))
+    path = str(make_raster("a.tif", pixels, bands=bands))
+    with pytest.raises(SettingError, match=r"'VH' .*median of -1.*leave out --decibel-a"):
+        read_sources([path], decibel=kind)
+
+
+def test_a_unit_says_for_each_band_whether_it_is_decibels(make_raster):
+    pixels = np.full((2, 40, 40), 0.1, "f4")
+    pixels[1] = -12
+    bands = (Band(name="VV"), Band(name="VH", unit="dB"))
+    sources = read_sources([str(make_raster("a.tif", pixels, bands=bands))], decibel="power")
+    assert [band.unit for band in sources.bands] == ["dB", "dB"]
+
+
+def test_a_wide_rim_of_zeros_has_no_decibels_unless_it_is_nodata(make_raster):
+    pixels = np.full((1, 40, 40), 0.1, "f4")
+    pixels[:, :30] = 0
+    path = str(make_raster("a.tif", pixels))
+    with pytest.raises(SettingError, match=r"75% of the values .* say so with --nodata-a 0"):
+        read_sources([path], decibel="power")
+    assert read_sources([path], decibel="power", nodata=0).dtype == "float32"
+
+
 def write_text(folder):
     (folder / "a.tif").write_text("no raster")
 

@@ -251,6 +251,28 @@ def test_a_pair_is_kept_for_its_share_of_pixels_valid_in_both(
     assert read_tile_record(folder).dropped.get("too few valid pixels", 0) == 25 - len(expected)
 
 
+@pytest.mark.parametrize("says", ["nodata and mask", "nodata and a word", "mask and a word"])
+def test_no_invalid_pixel_is_lost_on_the_way_into_chips(make_raster, tmp_path, says):
+    pixels = sar(16, 16)
+    valid = np.ones((16, 16), bool)
+    valid[3:6, 2:9] = valid[8:12, 4:6] = False
+    pixels[:, 3:6, 2:9] = -99
+    pixels[1, 8:12, 4:6] = -77
+    mask = pixels[1] != -77
+    profile, words = {
+        "nodata and mask": ({"nodata": -99, "valid": mask}, {}),
+        "nodata and a word": ({"nodata": -99}, {"nodata_a": -77}),
+        "mask and a word": ({"valid": mask}, {"nodata_a": -99}),
+    }[says]
+    a = make_raster("a.tif", pixels, **profile)
+    b = make_raster("b.tif", noise(1, 16, 16))
+    words |= {"a": [str(a)], "b": [str(b)], "min_valid": 0.5, "split": "1,0,0"}
+    tile(tmp_path / "chips", **words)
+    chip = read_chip(tmp_path / "chips" / "images" / "000000000.tif")
+    assert (chip.valid == valid).all()
+    assert (chip.pixels == pixels)[:, valid].all()
+
+
 def test_a_valid_pixel_never_becomes_nodata_by_resampling(make_raster, tmp_path):
     a = make_raster("a.tif", sar(32, 32))
     edge = np.where(np.arange(40) < 20, -3, 3) * np.ones((1, 40, 40), int)

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_erosion
 from geotranslate.errors import OutputError
 from geotranslate.sample import make_sample, sample_paths
 from geotranslate.sample.files import complete_or_not, write_area
-from geotranslate.sample.landscape import CODES, COVERS
+from geotranslate.sample.landscape import CODES, GROUNDS
 from geotranslate.sample.sensors import LOOKS
 
 COMMITTED = Path(__file__).parents[1] / "sample_data"
@@ -159,7 +159,7 @@ def test_the_land_cover_names_its_classes_in_the_file_and_in_the_readme():
         assert cover.nodata == 0
         assert set(np.unique(cover.read())) == set(CODES.values())
         for name, code in CODES.items():
-            assert cover.colormap(1)[code][:3] == COVERS[name].color
+            assert cover.colormap(1)[code][:3] == GROUNDS[name].color
             assert cover.tags(1)[f"CLASS_{code}"] == name
             assert f"| {code} | {name} |" in readme
 

@@ -72,7 +72,9 @@ class TileConfig(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="strin
             shares = tuple(map(float, split.split(",") if isinstance(split, str) else split))
         except (TypeError, ValueError):
             shares = ()
-        if len(shares) != 3 or min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
+        # Asked for what holds, not for what does not: of NaN nothing holds.
+        whole = len(shares) == 3 and shares[0] > 0 and abs(sum(shares) - 1) <= 1e-6
+        if not whole or min(shares) < 0:
             spelled = ",".join(map(str, split)) if isinstance(split, list | tuple) else split
             raise SettingError(
                 f"split is {spelled}, which does not divide the chips. Give the shares of train, "

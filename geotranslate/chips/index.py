@@ -224,7 +224,7 @@ def _write(path: Path, table: gpd.GeoDataFrame, **words: Any) -> None:
     part = path.with_name(f".part.{path.name}")
     part.unlink(missing_ok=True)
     try:
-        with explained(path), _fixed_date():
+        with explained(path), fixed_date():
             _write_layer(part, table, **words)
             settle(part, path)
     finally:
@@ -242,7 +242,7 @@ def _write_layer(path: Path, table: gpd.GeoDataFrame, **words: Any) -> None:
 
 
 @contextmanager
-def _fixed_date() -> Iterator[None]:
+def fixed_date() -> Iterator[None]:
     """Keep the clock out of a GeoPackage, so that the same rows give the same bytes."""
     option = "OGR_CURRENT_DATE"
     before = pyogrio.get_gdal_config_option(option)

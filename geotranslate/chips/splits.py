@@ -1,4 +1,4 @@
-"""Train, val and test by blocks of the map, so that no place is in two of them."""
+"""Train, val and test by map blocks, so that no place is in two of them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from geotranslate.errors import GridError
 WORLD = CRS.from_epsg(6933)
 
 BETWEEN = -1
-"""The split of a window that reaches into blocks of two splits."""
+"""The split of a window that reaches into map blocks of two splits."""
 
-BLOCK_SIDES = (8, 6, 4, 3, 2, 1)
+MAP_BLOCK_SIDES = (8, 6, 4, 3, 2, 1)
 """Sides of map blocks to try, in windows."""
 
 DRAWS = 8
@@ -35,7 +35,7 @@ def split_by_blocks(
 ) -> list[NDArray[np.int64]]:
     """Put windows into train, val and test so that no place on the map is in two of them.
 
-    The map is divided into square blocks, each block belongs to one split, and a window that
+    The map is divided into square map blocks, each block belongs to one split, and a window that
     reaches into blocks of two splits is left out. Large blocks lose fewer windows, small ones
     meet the shares better. So blocks of 8 windows a side are tried first, then smaller ones, with
     a few draws each, until every split has its share of the windows to within a fifth; where
@@ -60,7 +60,7 @@ def split_by_blocks(
     known = [places[here] for places, here in zip(maps, placed, strict=True)]
     best: list[NDArray[np.int64]] = []
     least = True, len(SPLITS), np.inf
-    for side in BLOCK_SIDES:
+    for side in MAP_BLOCK_SIDES:
         if least <= (False, 0, CLOSE_ENOUGH):
             break
         blocks = _lay_blocks(known, side, RIM / domains[0].size)
@@ -92,7 +92,7 @@ def draw_order(splits: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class _Blocks:
+class _MapBlocks:
     """Square blocks of the map, and the windows of each domain in them.
 
     Attributes:
@@ -139,8 +139,8 @@ def _on_one_map(domains: Sequence[Windows]) -> list[NDArray[np.float64]]:
     return maps
 
 
-def _lay_blocks(maps: Sequence[NDArray[np.float64]], side: int, rim: float) -> _Blocks:
-    """Blocks of ``side`` by ``side`` windows; ``rim`` of a window may reach over unseen."""
+def _lay_blocks(maps: Sequence[NDArray[np.float64]], side: int, rim: float) -> _MapBlocks:
+    """Map blocks of ``side`` by ``side`` windows; ``rim`` of a window may reach over unseen."""
     keys, homes = [], []
     for places in maps:
         first = np.floor((places[:, :2] + rim) / side).astype(np.int64)
@@ -154,11 +154,11 @@ def _lay_blocks(maps: Sequence[NDArray[np.float64]], side: int, rim: float) -> _
     weights = np.zeros(len(every))
     for home in homes:
         weights += np.bincount(np.searchsorted(every, home), minlength=len(every)) / len(home)
-    return _Blocks(weights, [np.searchsorted(every, key) for key in keys])
+    return _MapBlocks(weights, [np.searchsorted(every, key) for key in keys])
 
 
 def _key(blocks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One number for a block's column and row, (..., 2)."""
+    """One number for a map block's column and row, (..., 2)."""
     column, row = blocks[..., 0], blocks[..., 1]
     return (column << 32) + row
 
@@ -166,7 +166,7 @@ def _key(blocks: NDArray[np.int64]) -> NDArray[np.int64]:
 def _deal(
     weights: NDArray[np.float64], shares: tuple[float, float, float], generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The split of each block: in random order, each goes to the split that lacks most.
+    """The split of each map block: in random order, each goes to the split that lacks most.
 
     As long as there are blocks for it each split that was asked for gets one, train first.
     """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from geotranslate.choices import Decibel
 from geotranslate.errors import SettingError
 
 Array = TypeVar("Array", bound=Any)
@@ -69,7 +70,7 @@ class Domain(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="strings")
     """The stored value for "nothing here"; None where validity lies in a mask."""
     resolution_m: tuple[float, float]
     """Width and height of a pixel in metres."""
-    decibel: Literal["power", "amplitude"] | None = None
+    decibel: Decibel | None = None
     """How values of the source became decibels, for `predict` to repeat."""
     low: tuple[float, ...]
     """Physical value of each band that becomes -1."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import rasterio
@@ -17,6 +17,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
+from geotranslate.choices import Decibel
 from geotranslate.errors import BandError, GridError, RasterError, SettingError, reason
 from geotranslate.raster.domain import Band, can_hold
 from geotranslate.raster.grid import Grid
@@ -29,8 +30,6 @@ from geotranslate.raster.reading import (
     stored_nodata,
     stored_type,
 )
-
-Decibel = Literal["power", "amplitude"]
 
 # Sentinel-1's noise floor is near -30 dB; nothing darker than this says anything about the ground.
 DECIBEL_FLOOR = -50.0

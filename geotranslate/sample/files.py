@@ -10,7 +10,6 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
-import pyogrio
 import rasterio
 import shapely
 from affine import Affine
@@ -19,11 +18,12 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasterio.windows import Window
 
+from geotranslate.chips.index import fixed_date
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.output import explained
 from geotranslate.raster.writing import GeoTiff
-from geotranslate.sample.landscape import CODES, COVERS, MAP_GRID, draw_landscape
+from geotranslate.sample.landscape import CODES, GROUNDS, MAP_GRID, draw_landscape
 from geotranslate.sample.sensors import backscatter, optical_view, reflected, sar_view
 
 SAR_BANDS = tuple(Band(name=name, unit="dB", color="sar_c") for name in ("VV", "VH"))
@@ -154,7 +154,7 @@ def write_landcover(path: Path, cover: NDArray[np.uint8]) -> None:
         ) as out,
     ):
         out.write(cover[1::2, 1::2], 1)
-        out.write_colormap(1, {CODES[name]: kind.color for name, kind in COVERS.items()})
+        out.write_colormap(1, {CODES[name]: kind.color for name, kind in GROUNDS.items()})
         out.update_tags(1, **{f"CLASS_{code}": name for name, code in CODES.items()})
         out.descriptions = ["land cover"]
 
@@ -167,7 +167,7 @@ def write_area(path: Path) -> None:
     frame = geopandas.GeoDataFrame(
         {"name": ["area of interest"]}, geometry=[polygon], crs=MAP_GRID.crs
     )
-    with complete_or_not(path) as part, _fixed_date():
+    with complete_or_not(path) as part, fixed_date():
         frame.to_crs(AREA_CRS).to_file(part, driver="GPKG", layer="area", engine="pyogrio")
 
 
@@ -183,15 +183,3 @@ def complete_or_not(path: Path) -> Iterator[Path]:
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _fixed_date() -> Iterator[None]:
-    """A GeoPackage holds the time of writing; with a fixed one, equal data is equal bytes."""
-    option = "OGR_CURRENT_DATE"
-    before = pyogrio.get_gdal_config_option(option)
-    pyogrio.set_gdal_config_options({option: "2025-01-01T00:00:00.000Z"})
-    try:
-        yield
-    finally:
-        pyogrio.set_gdal_config_options({option: before})

@@ -26,7 +26,7 @@ MAP_GRID = Grid(
 
 
 @dataclass(frozen=True)
-class Cover:
+class Ground:
     """One kind of ground, and how both sensors see it on a day early in June.
 
     Attributes:
@@ -46,27 +46,27 @@ class Cover:
 
 # The radar tells the crops apart by two numbers, but no line leads from those to a colour: wheat
 # is darkest of the crops in VV, rape brightest in VH, bare soil has the widest gap between both.
-COVERS = {
-    "water": Cover((60, 110, 190), (0.050, 0.065, 0.042, 0.020), (-20.0, -30.0), 0, 0),
-    "sand": Cover((235, 220, 170), (0.180, 0.220, 0.255, 0.310), (-14.0, -24.0), 0, 0.06),
-    "conifers": Cover((20, 80, 50), (0.022, 0.036, 0.025, 0.190), (-9.6, -15.0), 22, 0.20),
-    "broadleaves": Cover((50, 125, 50), (0.026, 0.060, 0.031, 0.400), (-8.0, -13.2), 17, 0.16),
-    "meadow": Cover((150, 200, 110), (0.042, 0.092, 0.058, 0.360), (-12.6, -18.6), 0.2, 0.05),
-    "wheat": Cover((120, 160, 80), (0.030, 0.068, 0.042, 0.430), (-15.4, -20.2), 0.8, 0.03),
-    "barley": Cover((215, 200, 110), (0.065, 0.120, 0.130, 0.330), (-11.6, -16.0), 0.8, 0.03),
-    "rape": Cover((240, 230, 60), (0.048, 0.175, 0.165, 0.450), (-11.2, -12.8), 1.2, 0.03),
-    "sugar beet": Cover((90, 190, 70), (0.036, 0.090, 0.040, 0.500), (-9.0, -17.2), 0.3, 0.03),
-    "bare soil": Cover((150, 115, 85), (0.072, 0.098, 0.128, 0.180), (-10.4, -21.2), 0, 0.05),
-    "ploughed loess": Cover((205, 170, 125), (0.115, 0.165, 0.205, 0.270), (-6.8, -18.4), 0, 0.04),
-    "stubble": Cover((225, 205, 160), (0.088, 0.135, 0.160, 0.260), (-14.0, -23.2), 0.1, 0.04),
-    "garden": Cover((165, 190, 130), (0.046, 0.078, 0.062, 0.280), (-10.0, -15.5), 2, 0.18),
-    "asphalt": Cover((110, 110, 115), (0.098, 0.108, 0.115, 0.130), (-16.0, -25.0), 0, 0.04),
-    "gravel track": Cover((200, 195, 180), (0.130, 0.160, 0.180, 0.220), (-14.0, -22.0), 0, 0.06),
-    "tiled roof": Cover((200, 90, 70), (0.085, 0.105, 0.190, 0.230), (-5.0, -11.5), 8, 0.15),
-    "slate roof": Cover((130, 120, 130), (0.105, 0.112, 0.120, 0.140), (-5.0, -11.5), 9, 0.15),
-    "hall": Cover((215, 215, 225), (0.230, 0.240, 0.245, 0.260), (-3.0, -12.0), 10, 0.12),
+GROUNDS = {
+    "water": Ground((60, 110, 190), (0.050, 0.065, 0.042, 0.020), (-20.0, -30.0), 0, 0),
+    "sand": Ground((235, 220, 170), (0.180, 0.220, 0.255, 0.310), (-14.0, -24.0), 0, 0.06),
+    "conifers": Ground((20, 80, 50), (0.022, 0.036, 0.025, 0.190), (-9.6, -15.0), 22, 0.20),
+    "broadleaves": Ground((50, 125, 50), (0.026, 0.060, 0.031, 0.400), (-8.0, -13.2), 17, 0.16),
+    "meadow": Ground((150, 200, 110), (0.042, 0.092, 0.058, 0.360), (-12.6, -18.6), 0.2, 0.05),
+    "wheat": Ground((120, 160, 80), (0.030, 0.068, 0.042, 0.430), (-15.4, -20.2), 0.8, 0.03),
+    "barley": Ground((215, 200, 110), (0.065, 0.120, 0.130, 0.330), (-11.6, -16.0), 0.8, 0.03),
+    "rape": Ground((240, 230, 60), (0.048, 0.175, 0.165, 0.450), (-11.2, -12.8), 1.2, 0.03),
+    "sugar beet": Ground((90, 190, 70), (0.036, 0.090, 0.040, 0.500), (-9.0, -17.2), 0.3, 0.03),
+    "bare soil": Ground((150, 115, 85), (0.072, 0.098, 0.128, 0.180), (-10.4, -21.2), 0, 0.05),
+    "ploughed loess": Ground((205, 170, 125), (0.115, 0.165, 0.205, 0.270), (-6.8, -18.4), 0, 0.04),
+    "stubble": Ground((225, 205, 160), (0.088, 0.135, 0.160, 0.260), (-14.0, -23.2), 0.1, 0.04),
+    "garden": Ground((165, 190, 130), (0.046, 0.078, 0.062, 0.280), (-10.0, -15.5), 2, 0.18),
+    "asphalt": Ground((110, 110, 115), (0.098, 0.108, 0.115, 0.130), (-16.0, -25.0), 0, 0.04),
+    "gravel track": Ground((200, 195, 180), (0.130, 0.160, 0.180, 0.220), (-14.0, -22.0), 0, 0.06),
+    "tiled roof": Ground((200, 90, 70), (0.085, 0.105, 0.190, 0.230), (-5.0, -11.5), 8, 0.15),
+    "slate roof": Ground((130, 120, 130), (0.105, 0.112, 0.120, 0.140), (-5.0, -11.5), 9, 0.15),
+    "hall": Ground((215, 215, 225), (0.230, 0.240, 0.245, 0.260), (-3.0, -12.0), 10, 0.12),
 }
-CODES = {name: code for code, name in enumerate(COVERS, start=1)}
+CODES = {name: code for code, name in enumerate(GROUNDS, start=1)}
 """The land-cover raster's value of each kind of ground; 0 is nodata."""
 
 CROPS = {
@@ -137,11 +137,11 @@ def draw_landscape(rng: np.random.Generator) -> Landscape:
     """Draw the map: each step paints over what the earlier ones left."""
     river = _river(rng)
     relief = _relief(rng, river)
-    blocks = _blocks(rng)
-    cover, vigor = _fields(rng, blocks)
-    _paint_woods(rng, cover, blocks, relief)
-    _paint_towns(rng, cover, blocks)
-    _paint_lanes(rng, cover, blocks.lanes)
+    parcels = _parcels(rng)
+    cover, vigor = _fields(rng, parcels)
+    _paint_woods(rng, cover, parcels, relief)
+    _paint_towns(rng, cover, parcels)
+    _paint_lanes(rng, cover, parcels.lanes)
     _paint_water(rng, cover, river)
     _paint_roads(rng, cover)
     vigor[cover == CODES["water"]] = 0
@@ -207,15 +207,15 @@ def _relief(rng: np.random.Generator, river: NDArray[np.float64]) -> Floats:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """The map in blocks of a few hundred metres, each with a direction of its own.
+class Parcels:
+    """The land in parcels of a few hundred metres, each with a direction of its own.
 
     Attributes:
-        number: (rows, cols) of the block a pixel lies in.
-        across: (rows, cols) metres along the first axis of the pixel's block.
+        number: (rows, cols) of the parcel a pixel lies in.
+        across: (rows, cols) metres along the first axis of the pixel's parcel.
         along: (rows, cols) metres along its second axis.
-        lanes: the lines between blocks.
-        count: how many blocks there are.
+        lanes: the lines between parcels.
+        count: how many parcels there are.
     """
 
     number: NDArray[np.int32]
@@ -225,11 +225,11 @@ class Blocks:
     count: int
 
     def spread(self, values: NDArray[np.float64]) -> Floats:
-        """One value for each block, laid out on the map."""
+        """One value for each parcel, laid out on the map."""
         return values.astype(np.float32)[self.number]
 
 
-def _blocks(rng: np.random.Generator) -> Blocks:
+def _parcels(rng: np.random.Generator) -> Parcels:
     """Cells around scattered points (a Voronoi diagram)."""
     pitch = 540.0
     left, bottom, right, top = MAP_GRID.bounds
@@ -254,13 +254,13 @@ def _blocks(rng: np.random.Generator) -> Blocks:
     east, south = _map_xy()
     across = east * cosine[number] + south * sine[number]
     along = south * cosine[number] - east * sine[number]
-    return Blocks(number, across, along, lanes, len(cells))
+    return Parcels(number, across, along, lanes, len(cells))
 
 
 def _in_order(shapes: shapely.Geometry) -> list[shapely.Geometry]:
     """The parts of ``shapes`` by their middles, from left to right.
 
-    GEOS promises no order, but each block and lane is to meet the same random draw everywhere.
+    GEOS promises no order, but each parcel and lane is to meet the same random draw everywhere.
     """
     parts = shapely.get_parts(shapes)
     x, y = shapely.get_coordinates(shapely.centroid(parts)).round(2).T
@@ -279,14 +279,14 @@ def _entry(
     return np.asarray((mixed ^ third * np.int64(83_492_791)) % TABLE, np.int64)
 
 
-def _fields(rng: np.random.Generator, blocks: Blocks) -> tuple[NDArray[np.uint8], Floats]:
-    """Each block cut into strips of one crop each; the crop and the field's vigor by pixel."""
-    width = blocks.spread(rng.uniform(75, 230, blocks.count))
-    length = blocks.spread(rng.uniform(240, 560, blocks.count))
-    strip = np.floor(blocks.across / width).astype(np.int64)
+def _fields(rng: np.random.Generator, parcels: Parcels) -> tuple[NDArray[np.uint8], Floats]:
+    """Each parcel cut into strips of one crop each; the crop and the field's vigor by pixel."""
+    width = parcels.spread(rng.uniform(75, 230, parcels.count))
+    length = parcels.spread(rng.uniform(240, 560, parcels.count))
+    strip = np.floor(parcels.across / width).astype(np.int64)
     # Neighbouring strips end at different places.
-    end = np.floor((blocks.along + strip % 3 * np.float32(130)) / length).astype(np.int64)
-    field = _entry(blocks.number, strip, end)
+    end = np.floor((parcels.along + strip % 3 * np.float32(130)) / length).astype(np.int64)
+    field = _entry(parcels.number, strip, end)
     crop_of = rng.choice([CODES[name] for name in CROPS], TABLE, p=list(CROPS.values()))
     vigor_of = rng.normal(0, 0.8, TABLE).astype(np.float32)
     vigor = vigor_of[field] + 0.5 * _fractal(rng, 220, 1.8)
@@ -294,28 +294,28 @@ def _fields(rng: np.random.Generator, blocks: Blocks) -> tuple[NDArray[np.uint8]
 
 
 def _paint_woods(
-    rng: np.random.Generator, cover: NDArray[np.uint8], blocks: Blocks, relief: Floats
+    rng: np.random.Generator, cover: NDArray[np.uint8], parcels: Parcels, relief: Floats
 ) -> None:
-    """Woods on whole blocks and across them, rather on high ground; conifers in patches."""
-    of_block = blocks.spread(rng.normal(0, 0.5, blocks.count))
+    """Woods on whole parcels and across them, rather on high ground; conifers in patches."""
+    of_parcel = parcels.spread(rng.normal(0, 0.5, parcels.count))
     high = (relief - relief.mean()) / relief.std()
-    wooded = _fractal(rng, 2_000, 1.9) + of_block + 0.6 * high > 1.05
-    conifers = _fractal(rng, 1_100, 2.0) + 0.5 * of_block > 0
+    wooded = _fractal(rng, 2_000, 1.9) + of_parcel + 0.6 * high > 1.05
+    conifers = _fractal(rng, 1_100, 2.0) + 0.5 * of_parcel > 0
     cover[wooded] = CODES["broadleaves"]
     cover[wooded & conifers] = CODES["conifers"]
 
 
-def _paint_towns(rng: np.random.Generator, cover: NDArray[np.uint8], blocks: Blocks) -> None:
+def _paint_towns(rng: np.random.Generator, cover: NDArray[np.uint8], parcels: Parcels) -> None:
     """Streets, houses in gardens that thin out towards the fields, and some halls."""
     east, south = _map_xy()
-    # From 0 in the middle of a town to 1 at its rim, which follows the blocks here and there.
+    # From 0 in the middle of a town to 1 at its rim, which follows the parcels here and there.
     outward = np.full(cover.shape, np.inf, np.float32)
     for name, radius in TOWNS.items():
         x, y = PLACES[name]
         np.minimum(outward, np.hypot(east - x, south - y) / radius, out=outward)
-    outward += 0.13 * _fractal(rng, 900, 1.6) + blocks.spread(rng.normal(0, 0.10, blocks.count))
+    outward += 0.13 * _fractal(rng, 900, 1.6) + parcels.spread(rng.normal(0, 0.10, parcels.count))
     town = outward < 1
-    edge, across, along = outward[town], blocks.across[town], blocks.along[town]
+    edge, across, along = outward[town], parcels.across[town], parcels.along[town]
 
     ground = np.full(edge.shape, CODES["garden"], np.uint8)
     ground[_fractal(rng, 160, 1.5)[town] > 1.6] = CODES["broadleaves"]
@@ -363,7 +363,7 @@ def _roofs(
 def _paint_lanes(
     rng: np.random.Generator, cover: NDArray[np.uint8], lanes: list[shapely.Geometry]
 ) -> None:
-    """Between blocks runs a gravel track, a hedge, or nothing at all."""
+    """Between parcels runs a gravel track, a hedge, or nothing at all."""
     kind = rng.random(len(lanes))
     hedges = [shapely.buffer(lane, 8) for lane, draw in zip(lanes, kind, strict=True) if draw < 0.2]
     tracks = [

@@ -11,7 +11,7 @@ from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter
 
 from geotranslate.raster.grid import Grid
-from geotranslate.sample.landscape import CODES, COVERS, MAP_GRID, Floats, Landscape
+from geotranslate.sample.landscape import CODES, GROUNDS, MAP_GRID, Floats, Landscape
 
 # The radar
 
@@ -33,7 +33,7 @@ def backscatter(landscape: Landscape, rng: np.random.Generator) -> Floats:
     gain *= np.clip(1 + 1.5 * _texture(landscape, rng), 0.2, None)
     power = np.empty((2, *MAP_GRID.shape), np.float32)
     for band, lush in enumerate((0.3, 0.6)):
-        decibel = _of_cover(landscape, [kind.backscatter[band] for kind in COVERS.values()])
+        decibel = _of_cover(landscape, [kind.backscatter[band] for kind in GROUNDS.values()])
         power[band] = 10 ** ((decibel + lush * landscape.vigor) / 10) * gain
     return power
 
@@ -91,7 +91,7 @@ def reflected(landscape: Landscape, rng: np.random.Generator) -> Floats:
     light = _light(landscape) * np.clip(1 + _texture(landscape, rng), 0.3, None)
     reflectance = np.empty((4, *MAP_GRID.shape), np.float32)
     for band, lush in enumerate((-0.08, -0.03, -0.12, 0.08)):
-        level = _of_cover(landscape, [kind.reflectance[band] for kind in COVERS.values()])
+        level = _of_cover(landscape, [kind.reflectance[band] for kind in GROUNDS.values()])
         reflectance[band] = level * np.exp(lush * landscape.vigor) * light
     return reflectance
 
@@ -122,20 +122,20 @@ def _light(landscape: Landscape) -> Floats:
 
 
 def _of_cover(landscape: Landscape, values: list[float]) -> Floats:
-    """The value of each pixel's kind of ground; ``values`` are in the order of ``COVERS``."""
+    """The value of each pixel's kind of ground; ``values`` are in the order of ``GROUNDS``."""
     return np.asarray([0.0, *values], np.float32)[landscape.cover]
 
 
 def _texture(landscape: Landscape, rng: np.random.Generator) -> Floats:
     """Fine random brightness around 0, as strong as the grain of what lies there."""
     noise = gaussian_filter(rng.standard_normal(MAP_GRID.shape, np.float32), 1.2)
-    grain = _of_cover(landscape, [kind.grain for kind in COVERS.values()])
+    grain = _of_cover(landscape, [kind.grain for kind in GROUNDS.values()])
     return np.asarray(grain * noise / noise.std(), np.float32)
 
 
 def _slopes(landscape: Landscape) -> tuple[Floats, Floats]:
     """How the ground, with what stands on it, rises towards the east and towards the north."""
-    height = _of_cover(landscape, [kind.height for kind in COVERS.values()])
+    height = _of_cover(landscape, [kind.height for kind in GROUNDS.values()])
     surface = gaussian_filter(landscape.relief + height, 1.5)
     south, east = np.gradient(surface, MAP_GRID.transform.a)
     level = landscape.cover == CODES["water"]

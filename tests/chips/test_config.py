@@ -4,7 +4,6 @@ from pydantic import ValidationError
 from geotranslate import choices
 from geotranslate.chips.config import TileConfig
 from geotranslate.errors import SettingError
-from geotranslate.raster.scene import Decibel
 from geotranslate.raster.warp import RESAMPLINGS
 
 
@@ -27,7 +26,6 @@ def test_bands_and_shares_may_come_in_one_string():
 
 def test_the_names_for_the_help_are_those_of_the_code():
     assert tuple(RESAMPLINGS) == choices.RESAMPLINGS
-    assert choices.Decibel == Decibel
 
 
 def test_settings_go_through_json_unchanged():
@@ -52,6 +50,10 @@ def test_settings_go_through_json_unchanged():
         ({"split": (1.2, -0.1, -0.1)}, "such as 0.8,0.1,0.1"),
         ({"split": (0.0, 0.5, 0.5)}, "with some for train"),
         ({"split": "most,some,few"}, "such as 0.8,0.1,0.1"),
+        ({"split": "nan,0.5,0.5"}, "such as 0.8,0.1,0.1"),
+        ({"split": "0.5,nan,0.5"}, "such as 0.8,0.1,0.1"),
+        ({"split": "inf,0,0"}, "such as 0.8,0.1,0.1"),
+        ({"min_valid": float("nan")}, "Choose more than 0 and at most 1"),
         ({"split": 0.8}, "such as 0.8,0.1,0.1"),
     ],
 )

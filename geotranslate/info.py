@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from geotranslate.errors import RasterError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """JSON values; the first, ``kind``, is "raster", "chips", "run" or "model"."""
 
+NAMES_SHOWN = 3
+"""Of the files in a zip."""
+
 SAMPLE_SIDE = 256
 SAMPLES_PER_AXIS = 5
 """Of a large raster, so many windows along each axis are read for its statistics."""
@@ -36,14 +39,14 @@ def describe(path: str | Path) -> Record:
         path: a raster as GDAL takes it, a chip folder, a run folder, or a bundle.
 
     Raises:
-        RasterError: it is nothing of these, or a raster that geotranslate cannot use.
+        RasterError: it is nothing of these.
         ChipsError: the chip folder is not complete.
         BundleError: the model is damaged.
     """
     place = Path(path)
     if not place.is_dir():
         is_zip = place.is_file() and zipfile.is_zipfile(place)
-        return describe_model(place) if is_zip else describe_raster(str(path))
+        return _describe_zip(place) if is_zip else describe_raster(str(path))
     for looks_like, tell in _FOLDERS:
         if looks_like(place):
             return tell(place)
@@ -56,21 +59,28 @@ def describe(path: str | Path) -> Record:
 def describe_raster(path: str) -> Record:
     """Where a raster lies, how it is stored, and what its values are like.
 
-    Values are physical; of a large raster they are those of windows spread over it.
-    """
-    import rasterio
+    Values are physical; of a large raster they are those of windows spread over it. Of a raster
+    that the other commands refuse, ``unusable`` says why, and its values are not looked at.
 
-    from geotranslate.raster.output import read_record
+    Raises:
+        RasterError: it cannot be opened.
+    """
+    from geotranslate.raster.reading import open_dataset
     from geotranslate.raster.scene import open_scene
 
-    with open_scene(path) as scene, rasterio.open(path) as file:
+    try:
+        opened = open_scene(path)
+    except RasterError as refusal:
+        return _describe_unusable(path, refusal)
+    with opened as scene, open_dataset(path) as file:
         grid = scene.grid
         bands, sampled, valid_share = _look_at_values(scene)
         return {
             "kind": "raster",
             "path": path,
+            "unusable": None,
             "format": _format(file),
-            "bytes": Path(path).stat().st_size if Path(path).is_file() else None,
+            "bytes": _bytes(path),
             "crs": grid.crs.to_string(),
             "columns": grid.width,
             "rows": grid.height,
@@ -84,8 +94,56 @@ def describe_raster(path: str) -> Record:
             "sampled_pixels": sampled,
             "valid_share": valid_share,
             "bands": bands,
-            "made_by": read_record(Path(path)) if Path(path).is_file() else None,
+            "made_by": _tell_maker(path),
         }
+
+
+def _describe_unusable(path: str, refusal: RasterError) -> Record:
+    """What can be told of a raster that no scene can be made of; raises ``refusal`` if nothing."""
+    from rasterio.errors import RasterioError
+
+    from geotranslate.raster.reading import open_dataset, stored_bands
+
+    try:
+        file = open_dataset(path)
+    except RasterioError:
+        raise refusal from None
+    with file:
+        if not file.count:
+            raise refusal
+        transform = file.transform
+        return {
+            "kind": "raster",
+            "path": path,
+            "unusable": str(refusal),
+            "format": _format(file),
+            "bytes": _bytes(path),
+            "crs": file.crs.to_string() if file.crs else None,
+            "columns": file.width,
+            "rows": file.height,
+            "control_points": len(file.gcps[0]) or None,
+            "transform": None if transform.is_identity else list(transform)[:6],
+            "nodata": _json_number(file.nodata),
+            "validity": _validity(file),
+            "bands": [
+                band.model_dump() | {"type": kind}
+                for band, kind in zip(stored_bands(file, file.indexes), file.dtypes, strict=True)
+            ],
+            "made_by": _tell_maker(path),
+        }
+
+
+def _describe_zip(path: Path) -> Record:
+    """A zipped model; any other zip is refused by what it holds."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+    if any(PurePosixPath(name).name == "model.json" for name in names):
+        return describe_model(path)
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if names[NAMES_SHOWN:] else "")
+    raise RasterError(
+        f"{path} is a zip of {len(names)} file{'s' * (len(names) != 1)} ({shown or 'none'}) but no model: there is no "
+        f"model.json. Unpack it, or name a raster in it as /vsizip/{path}/NAME."
+    )
 
 
 def describe_chips(path: Path) -> Record:
@@ -213,6 +271,20 @@ def _format(file: DatasetReader) -> str:
     return ", ".join(parts)
 
 
+def _bytes(path: str) -> int | None:
+    return Path(path).stat().st_size if Path(path).is_file() else None
+
+
+def _tell_maker(path: str) -> Record | None:
+    """The work that made a raster; of the rasters in a mosaic only the paths."""
+    from geotranslate.raster.output import read_record
+
+    made_by = read_record(Path(path)) if Path(path).is_file() else None
+    if made_by and isinstance(made_by.get("rasters"), dict):
+        made_by["rasters"] = list(made_by["rasters"])
+    return made_by
+
+
 def _validity(file: DatasetReader) -> str:
     """How the file says which pixels hold data."""
     from rasterio.enums import MaskFlags
@@ -295,7 +367,11 @@ def _tell_settings(settings: Record) -> Record:
 
 def _tell_generator(record: BundleRecord) -> str:
     spec = record.generator
-    depth = f"{spec.blocks} blocks" if spec.kind == "resnet" else f"depth {spec.depth}"
+    depth = (
+        f"{spec.blocks} block{'s' * (spec.blocks != 1)}"
+        if spec.kind == "resnet"
+        else f"depth {spec.depth}"
+    )
     return f"{spec.kind}, {depth}, width {spec.width}, norm {spec.norm}, upsample {spec.upsample}"
 
 

@@ -157,9 +157,37 @@ class TestRasters:
         path = make_raster("a.tif", np.ones((1, 5, 5), np.uint8))
         list(mosaic_rasters([path], tmp_path / "out.tif", blend="mean"))
         text = told(tmp_path / "out.tif")
-        assert "made by blend mean command mosaic" in text
+        assert f"made by blend mean command mosaic rasters {path}" in text
         assert "cloud-optimized" in text
         assert "not cloud-optimized" not in told(path)
+
+    def test_a_raster_that_cannot_be_used_is_described_with_what_is_missing(
+        self, make_raster, told
+    ):
+        path = make_raster(
+            "a.tif", np.ones((2, 4, 5), np.uint8), crs=None, bands=(Band(name="VV"), Band(name="x"))
+        )
+        record = told(path, "--json")
+        assert record["kind"] == "raster"
+        assert "no coordinate reference system" in record["unusable"]
+        assert "rio edit-info --crs" in record["unusable"]
+        assert record["crs"] is None
+        assert (record["columns"], record["rows"]) == (5, 4)
+        assert record["transform"][:3] == [10, 0, 500_000]
+        assert [band["name"] for band in record["bands"]] == ["VV", "x"]
+        text = told(path)
+        assert "unusable" in text
+        assert "VV" in text
+
+    @pytest.mark.parametrize("kind", ["complex64", "palette"])
+    def test_other_rasters_that_cannot_be_used_are_described_too(self, make_raster, told, kind):
+        dtype = "uint8" if kind == "palette" else kind
+        words = {"photometric": "palette"} if kind == "palette" else {}
+        path = make_raster("a.tif", np.ones((1, 4, 4), dtype), **words)
+        record = told(path, "--json")
+        assert record["unusable"]
+        assert record["crs"] == "EPSG:32633"
+        assert record["bands"][0]["type"] == dtype
 
     @pytest.mark.real
     def test_a_real_raster(self, real_data, told):
@@ -225,7 +253,7 @@ class TestFolders:
         assert record["updates"] == 2
         assert record["parameters"] > 1000
         text = told(path)
-        assert "generator resnet, 1 blocks, width 4, norm batch" in text
+        assert "generator resnet, 1 block, width 4, norm batch" in text
         assert "Contains [modified] Copernicus data" in text
         assert "halo 20" in text
 
@@ -246,10 +274,6 @@ class TestRefusals:
         make_raster("rasters/a.tif", np.ones((1, 4, 4), np.uint8))
         assert "no chips, run or model" in self.refuse(tmp_path / "rasters", capsys)
 
-    def test_a_raster_that_cannot_be_used(self, make_raster, capsys):
-        path = make_raster("a.tif", np.ones((1, 4, 4), np.uint8), crs=None)
-        assert "no coordinate reference system" in self.refuse(path, capsys)
-
     def test_chips_that_are_not_complete(self, chips, capsys):
         (chips / "tile.json").unlink()
         assert "`geotranslate tile` was interrupted" in self.refuse(chips, capsys)
@@ -262,7 +286,14 @@ class TestRefusals:
     def test_a_zip_of_something_else(self, tmp_path, capsys):
         (tmp_path / "stuff").mkdir()
         path = shutil.make_archive(tmp_path / "stuff", "zip", tmp_path / "stuff")
-        assert "holds no model.json" in self.refuse(path, capsys)
+        assert "a zip of 0 files (none) but no model" in self.refuse(path, capsys)
+
+    def test_a_zip_of_rasters_says_how_to_name_one(self, make_raster, tmp_path, told, capsys):
+        make_raster("stuff/a.tif", np.ones((1, 4, 4), np.uint8))
+        path = shutil.make_archive(tmp_path / "stuff", "zip", tmp_path / "stuff")
+        said = self.refuse(path, capsys)
+        assert "a zip of 1 file (a.tif) but no model" in said
+        assert told(said.split("name a raster in it as ")[1].replace("NAME.", "a.tif").strip())
 
 
 def test_the_library_gives_the_same_record(make_raster, told):

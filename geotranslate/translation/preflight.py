@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,13 @@ from rasterio.windows import Window
 from geotranslate.choices import PredictDecibel
 from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster.domain import Band, Domain
+from geotranslate.raster.sampling import sample_pixels
 from geotranslate.raster.scene import DECIBEL_FLOOR, Scene, open_scene
 
 logger = logging.getLogger(__name__)
 
-SAMPLED_PIXELS = 100_000
-PLACE = 256  # side of the windows looked at
-PLACES = 40  # at least as many, so that no single place decides
-MOST_PLACES = 400  # at most as many, where most of the scene is invalid
+PLACEHOLDER = re.compile(r"band \d+")
+"""What a band is called where its file does not name it."""
 
 WARN_OUTSIDE = 0.05
 REFUSE_OUTSIDE = 0.5
@@ -113,13 +112,23 @@ class Misfit:
 
 
 def _named_like(scene: Scene, domain: Domain) -> list[int | str] | None:
-    """Numbers in the file of the bands named like the domain's; None where it lacks one."""
-    names = [band.name.strip().lower() for band in scene.bands]
-    wanted = [name.strip().lower() for name in domain.names]
-    if len(set(wanted)) < len(wanted) or any(names.count(name) != 1 for name in wanted):
+    """Numbers in the file of the bands named like the domain's.
+
+    None where it lacks one, or where the domain's bands have no names themselves.
+    """
+    names = [_known(band.name) for band in scene.bands]
+    wanted = [_known(name) for name in domain.names]
+    found_once = all(name and names.count(name) == 1 for name in wanted)
+    if not found_once or len(set(wanted)) < len(wanted):
         return None
     numbers: list[int] = scene.identity()["bands"]
     return [numbers[names.index(name)] for name in wanted]
+
+
+def _known(name: str) -> str:
+    """A band's name as it is compared; empty where it is none but a number."""
+    name = name.strip().lower()
+    return "" if PLACEHOLDER.fullmatch(name) else name
 
 
 def _warn_of_names(scene: Scene, domain: Domain) -> None:
@@ -127,8 +136,7 @@ def _warn_of_names(scene: Scene, domain: Domain) -> None:
     pairs = [
         (theirs.name, ours.name)
         for theirs, ours in zip(scene.bands, domain.bands, strict=True)
-        if theirs.name.strip().lower() != ours.name.strip().lower()
-        and not theirs.name.startswith("band ")
+        if _known(theirs.name) and _known(ours.name) and _known(theirs.name) != _known(ours.name)
     ]
     if pairs:
         logger.warning(
@@ -209,9 +217,11 @@ def _compare_band(
     share = float(np.mean((values < low - slack) | (values > high + slack)))
     what = f"{share:.0%} of its values lie outside, and become the ends of that"
     mend = "Give a scene in the units and calibration that the model learned from"
-    in_decibels, learned_decibels = theirs.unit.lower() == "db", ours.unit.lower() == "db"
+    in_decibels, learned_decibels = theirs.in_decibels, ours.in_decibels
     first, middle, last = map(float, np.percentile(values, [1, 50, 99]))
-    if learned_decibels and not in_decibels and low < 0 <= values.min():
+    # Decibels without a unit look like this: more of the range lies below 0 than above.
+    mostly_negative = learned_decibels or (not ours.unit.strip() and low + high < 0)
+    if mostly_negative and not in_decibels and low < 0 <= values.min():
         # Linear values may lie wholly inside the range of decibels: 0.05 is in -25 to 5.
         share, what = 1.0, "none of its values is negative, as decibels are"
         mend = (
@@ -223,35 +233,6 @@ def _compare_band(
     elif not learned_decibels and low >= 0 and (in_decibels or middle < 0):
         mend = "It looks like decibels: give the scene before it was turned into them"
     return BandFinding(share, first, last, what, mend)
-
-
-def sample_pixels(scene: Scene, part: Window) -> NDArray[np.float64]:
-    """Valid pixels (bands, pixels) from places all over a part of a scene, as stored.
-
-    About 100,000, or all there are; fewer where nearly everything is invalid. Always the same.
-    """
-    places = list(_places(part))
-    order = np.random.default_rng(0).permutation(len(places))
-    quota = -(-SAMPLED_PIXELS // min(len(places), PLACES))
-    found: list[NDArray[Any]] = []
-    for index in order[:MOST_PLACES]:
-        chip = scene.read(places[index])
-        pixels = chip.pixels[:, chip.valid].astype(np.float64)
-        found.append(pixels[:, :: max(1, -(-pixels.shape[1] // quota))])
-        if sum(part.shape[1] for part in found) >= SAMPLED_PIXELS:
-            break
-    return np.concatenate(found, axis=1)
-
-
-def _places(part: Window) -> Iterator[Window]:
-    for row in range(0, int(part.height), PLACE):
-        for col in range(0, int(part.width), PLACE):
-            yield Window(
-                col_off=part.col_off + col,
-                row_off=part.row_off + row,
-                width=min(PLACE, part.width - col),
-                height=min(PLACE, part.height - row),
-            )
 
 
 def _count(names: Sequence[str]) -> str:

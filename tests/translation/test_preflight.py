@@ -7,7 +7,7 @@ from rasterio.windows import Window
 
 from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster.domain import Band, Domain
-from geotranslate.translation.preflight import check_scene, open_matching, sample_pixels
+from geotranslate.translation.preflight import check_scene, open_matching
 
 BANDS = (Band(name="VV", unit="dB"), Band(name="VH", unit="dB"))
 SAR = Domain(
@@ -76,6 +76,23 @@ def test_another_number_of_bands_is_refused_with_the_mend(make_raster, count, ba
     path = make_raster("scene.tif", np.zeros((count, 5, 5), np.float32))
     with pytest.raises(BandError, match=r"takes 2 bands \(VV, VH\).*Choose with --bands"):
         open_matching(path, SAR, bands=bands)
+
+
+def test_bands_that_neither_side_names_are_not_chosen_by_their_number(make_raster):
+    unnamed = SAR.model_copy(update={"bands": (Band(name="band 1"), Band(name="band 2"))})
+    three = make_raster("three.tif", np.full((3, 5, 5), -9, np.float32))
+    with pytest.raises(BandError, match=r"takes 2 bands .* gives 3 bands .*Choose with --bands"):
+        open_matching(three, unnamed)
+    with open_matching(three, unnamed, bands="3,1") as scene:
+        assert scene.identity()["bands"] == [3, 1]
+
+
+def test_names_are_no_reason_to_warn_where_the_model_has_none(make_raster, caplog):
+    unnamed = SAR.model_copy(
+        update={"bands": (Band(name="band 1", unit="dB"), Band(name="band 2", unit="dB"))}
+    )
+    check(make_raster("scene.tif", decibels(), bands=BANDS), unnamed)
+    assert not caplog.text
 
 
 def test_an_alpha_band_is_no_band(make_raster):
@@ -150,6 +167,17 @@ def test_linear_values_inside_the_range_of_decibels_are_told_apart_all_the_same(
         check(make_raster("scene.tif", low), towns)
 
 
+def test_linear_values_are_told_apart_where_nobody_says_decibels(make_raster, caplog):
+    quiet = SAR.model_copy(update={"bands": (Band(name="VV"), Band(name="VH"))})
+    low = np.random.default_rng(0).uniform(0.001, 0.9, (2, 50, 50)).astype(np.float32)
+    towns = quiet.model_copy(update={"high": (15.0, 5.0)})
+    with pytest.raises(SettingError, match=r"none of its values is negative.*--decibel power"):
+        check(make_raster("scene.tif", low), towns)
+    around_zero = quiet.model_copy(update={"low": (-1.0, -1.0), "high": (1.0, 1.0)})
+    check(make_raster("change.tif", low), around_zero)
+    assert not caplog.text
+
+
 def test_amplitude_is_turned_into_decibels_when_said(make_raster):
     path = make_raster("scene.tif", (10 ** (decibels() / 20)).astype(np.float32))
     check(path, decibel="amplitude")
@@ -182,30 +210,3 @@ def test_values_are_compared_in_physical_units(make_raster, caplog):
     stored = np.rint(decibels() * 10 + 30).astype(np.int16)
     check(make_raster("scene.tif", stored, bands=packed))
     assert not caplog.text
-
-
-# ------------------------------------------------------------------------------------ sampling
-
-
-def test_only_valid_pixels_of_the_part_are_sampled_and_all_of_a_small_one(make_raster):
-    pixels = np.arange(300 * 300, dtype=np.float32).reshape(1, 300, 300)
-    valid = np.zeros((300, 300), bool)
-    valid[100:120, 250:280] = True
-    path = make_raster("scene.tif", pixels, valid=valid)
-    domain = SAR.model_copy(update={"bands": BANDS[:1], "low": (0.0,), "high": (1.0,)})
-    with open_matching(path, domain) as scene:
-        found = sample_pixels(scene, Window(col_off=240, row_off=90, width=20, height=60))
-    assert sorted(found.ravel()) == sorted(pixels[0, 100:120, 250:260].ravel())
-
-
-def test_many_places_of_a_large_raster_are_sampled(make_raster):
-    rows, cols = np.mgrid[:2048, :2048] // 256
-    pixels = (rows * 8 + cols).astype(np.uint8)[None]
-    path = make_raster("scene.tif", pixels, compress="deflate", tiled=True)
-    domain = SAR.model_copy(update={"bands": BANDS[:1]})
-    whole = Window(col_off=0, row_off=0, width=2048, height=2048)
-    with open_matching(path, domain) as scene:
-        found = sample_pixels(scene, whole)
-        assert (sample_pixels(scene, whole) == found).all()
-    assert 90_000 < found.size < 110_000
-    assert len(np.unique(found)) >= 40

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from geotranslate.chips.index import fixed_date
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import explained
+from geotranslate.raster.output import explained, settle
 from geotranslate.raster.writing import GeoTiff
 from geotranslate.sample.landscape import CODES, GROUNDS, MAP_GRID, draw_landscape
 from geotranslate.sample.sensors import backscatter, optical_view, reflected, sar_view
@@ -180,6 +180,6 @@ def complete_or_not(path: Path) -> Iterator[Path]:
         with explained(path):
             part.unlink(missing_ok=True)
             yield part
-            part.replace(path)
+            settle(part, path)
     finally:
         part.unlink(missing_ok=True)

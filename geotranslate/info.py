@@ -140,9 +140,10 @@ def _describe_zip(path: Path) -> Record:
     if any(PurePosixPath(name).name == "model.json" for name in names):
         return describe_model(path)
     shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if names[NAMES_SHOWN:] else "")
+    files = f"{len(names)} file{'s' * (len(names) != 1)}"
     raise RasterError(
-        f"{path} is a zip of {len(names)} file{'s' * (len(names) != 1)} ({shown or 'none'}) but no model: there is no "
-        f"model.json. Unpack it, or name a raster in it as /vsizip/{path}/NAME."
+        f"{path} is a zip of {files} ({shown or 'none'}) but no model: there is no model.json. "
+        f"Unpack it, or name a raster in it as /vsizip/{path}/NAME."
     )
 
 

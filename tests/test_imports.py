@@ -27,7 +27,10 @@ MAP_HALF = {"raster", "chips", "sample"}
 TENSOR_HALF = {"networks"}
 TENSOR_LIBRARIES = {"torch", "torchvision", "lightning", "torchgeo", "safetensors"}
 MAP_LIBRARIES = {"rasterio", "geopandas", "shapely", "pyogrio", "torchgeo"}
-HEAVY = ("torch", "rasterio", "geopandas", "lightning", "numpy", "scipy", "matplotlib")
+HEAVY = (
+    *("torch", "torchgeo", "lightning", "numpy", "scipy", "matplotlib"),
+    *("rasterio", "geopandas", "shapely", "pyogrio", "pandas"),
+)
 
 
 def modules() -> list[Path]:
@@ -39,13 +42,17 @@ def part_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Every module a file names in an import statement, at the top or inside a function."""
+    """Every module a file names in an import statement, at the top or inside a function.
+
+    Those of relative imports begin with dots.
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -55,6 +62,7 @@ def test_imports_point_down_and_each_half_keeps_to_its_libraries(path):
     if part in {"__init__", "__main__"}:
         return
     names = imported(path)
+    assert not any(name.startswith(".") for name in names), "a relative import hides its floor"
     inside = {name.split(".")[1] for name in names if name.startswith("geotranslate.")}
     for other in inside & set(FLOORS):
         assert FLOORS[other] <= FLOORS[part], f"{path} is below {other}"
@@ -67,6 +75,13 @@ def test_imports_point_down_and_each_half_keeps_to_its_libraries(path):
         assert not inside & {"raster", "chips"}
     if "torchgeo" in libraries:
         assert path.name == "torchgeo.py", "torchgeo has one door"
+
+
+def test_relative_imports_are_seen(tmp_path):
+    path = tmp_path / "module.py"
+    for line in ("from . import raster", "from ..chips.tile import tile_scenes"):
+        path.write_text(line)
+        assert all(name.startswith(".") for name in imported(path))
 
 
 def test_every_part_has_a_floor():

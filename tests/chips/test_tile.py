@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -87,6 +88,22 @@ def test_pairs_on_one_grid_are_cut_without_a_change(pair, tmp_path):
                         assert chip.units == scene.units
                         assert chip.dtypes == scene.dtypes
                         assert chip.colorinterp == scene.colorinterp
+
+
+def test_a_vrt_is_cut_like_the_raster_it_stands_for(pair, tmp_path):
+    (a,), (b,) = pair["a"], pair["b"]
+    virtual = {}
+    for domain, path in (("a", a), ("b", b)):
+        vrt = tmp_path / f"{domain}.vrt"
+        rasterio.shutil.copy(path, vrt, driver="VRT")
+        virtual[domain] = [str(vrt)]
+    of_vrt, of_file = (tile(tmp_path / name, **w) for name, w in (("v", virtual), ("f", pair)))
+    assert set(of_vrt) == set(of_file)
+    for file in of_file:
+        assert (tmp_path / "v" / file).read_bytes() == (tmp_path / "f" / file).read_bytes()
+    os.utime(a, ns=(1, 1))
+    with pytest.raises(OutputError, match=r"a\.vrt\.files was"):
+        tile(tmp_path / "v", **virtual)
 
 
 def test_the_folder_is_complete_for_those_who_learn_from_it(pair, tmp_path):
@@ -348,8 +365,11 @@ def test_progress_counts_what_is_done_and_kept(make_raster, tmp_path):
 # ------------------------------------------------------------------------------ running again
 
 
-def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(pair, tmp_path):
+@pytest.mark.parametrize(("layout", "of_a"), [("pix2pix", "images"), ("cyclegan", "A/images")])
+def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(pair, tmp_path, layout, of_a):
     folder = tmp_path / "chips"
+    pair |= {"layout": layout}
+    once = 2 if layout == "pix2pix" else 1
     code = f"""
         import os, signal
         from geotranslate.chips.config import TileConfig
@@ -366,13 +386,13 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(pair, tmp_path):
     with pytest.raises(ChipsError, match="Run the same `geotranslate tile` command again"):
         open_chips(folder)
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.tif")}
-    assert len(finished) >= 2 * 7
-    damaged = min((folder / "images").glob("*.tif"))
+    assert len(finished) >= once * 7
+    damaged = min((folder / of_a).glob("*.tif"))
     damaged.write_bytes(b"cut off by a power failure")
 
     tile(folder, workers=2, **pair)
     untouched = [path for path, time in finished.items() if path.stat().st_mtime_ns == time]
-    assert len(untouched) == len(finished) - 2
+    assert len(untouched) == len(finished) - once
     tile(tmp_path / "undisturbed", **pair)
     assert contents(folder) == contents(tmp_path / "undisturbed")
 

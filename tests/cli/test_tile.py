@@ -112,6 +112,27 @@ def test_settings_come_from_a_file_and_flags_win(scenes, capsys):
     assert {record.window[0] for record in records} <= {0, 16, 24}
 
 
+def test_scenes_that_do_not_meet_are_refused_with_exit_status_2(make_raster, tmp_path, capsys):
+    pixels = np.ones((1, 32, 32), "uint8")
+    a, b = make_raster("a.tif", pixels), make_raster("b.tif", pixels, col=900)
+    words = ["tile", "--a", a, "--b", b, "-o", tmp_path / "chips", "--size", "16"]
+    code, told = refused(words, capsys)
+    assert code == 2
+    assert "no scene of B lies where one of A does" in told
+    assert "--layout cyclegan" in told
+
+
+def test_an_area_outside_is_refused_with_both_places_and_exit_status_2(words, scenes, capsys):
+    ring = [[10.0, 50.0], [11.0, 50.0], [11.0, 51.0], [10.0, 50.0]]
+    area = scenes / "area.geojson"
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    code, told = refused([*words, "--aoi", area], capsys)
+    assert code == 2
+    assert "it covers longitude 10.0000 to 11.0000, latitude 50.0000 to 51.0000" in told
+    assert "they cover longitude 15.0000 to 15.00" in told
+    assert "Draw it where the scenes are" in told
+
+
 @pytest.mark.parametrize(
     ("more", "status", "mend"),
     [

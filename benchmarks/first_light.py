@@ -49,11 +49,22 @@ ATTRIBUTION = "Contains modified Copernicus Sentinel data 2020; dataset of the G
 
 
 def sar_to_rgb(data: Path, out: Path, updates: int) -> None:
-    """Pix2Pix, ResNet-6 width 32, 4 x 128 px an update; five images nobody trained on."""
+    """Pix2Pix, ResNet-6 width 32, 4 x 128 px an update; five images nobody trained on.
+
+    All scenes have one sun and one radar direction, so crops are not turned.
+    """
     chips, run = out / "chips", out / "sar-to-rgb"
     tile_volkov(data, chips)
     config = TrainConfig(
-        blocks=6, width=32, batch=4, crop=128, updates=updates, attribution=ATTRIBUTION
+        blocks=6,
+        width=32,
+        upsample="resize",
+        augment="none",
+        batch=4,
+        crop=128,
+        updates=updates,
+        pool_l2=100,
+        attribution=ATTRIBUTION,
     )
     seconds = learn(chips, run, config)
     show(
@@ -200,10 +211,13 @@ def cycle_errors(data: Path, out: Path, config: TrainConfig, run: Path) -> tuple
         bands_b=3,
         seed=config.seed,
     )
-    prepare = Preparation(plan.folder.domain_a, plan.folder.domain_b, plan.device)
+    bundle = load_bundle(run)
+    for network in (*model.networks.values(), *bundle.generators.values()):
+        network.to(plan.device)
+    prepare = Preparation(bundle.domain_a, bundle.domain_b, plan.device)
     show = Show(plan.folder, "train", plan.folder.chip_size, prepare)
     before = measure_generators(model, model.generators, show)["cycle"]
-    after = measure_generators(model, load_bundle(run).generators, show)["cycle"]
+    after = measure_generators(model, bundle.generators, show)["cycle"]
     return before, after
 
 

@@ -1,8 +1,9 @@
 """A bundle: the folder, or zip of one, that holds everything `predict` needs.
 
 ``model.json`` says what the networks are, what their bands mean and what the weight files hash
-to; ``g_ab.safetensors`` and, for models that learn both ways, ``g_ba.safetensors`` hold weights.
-Nothing in it is unpickled, and nothing of a zip is unpacked onto the disk.
+to; ``g_ab-HASH.safetensors`` and, for models that learn both ways, ``g_ba-HASH.safetensors`` hold
+weights. Their names change with their content, so a new model can be written beside the one that
+``model.json`` still names, and takes over in one step when that file is replaced. Nothing in it is unpickled, and nothing of a zip is unpacked onto the disk.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -36,8 +38,13 @@ RECORD_FILE = "model.json"
 FOLDER = "model"
 """Name of the bundle inside a run folder."""
 
+FILES = re.compile(r"model\.json|g_(ab|ba)-[0-9a-f]{8}\.safetensors")
+"""What the files of a bundle are called."""
+
 GeneratorName = Literal["g_ab", "g_ba"]
 Direction = Literal["ab", "ba"]
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 GENERATOR_OF: dict[Direction, GeneratorName] = {"ab": "g_ab", "ba": "g_ba"}
 
@@ -77,8 +84,12 @@ class BundleRecord(BaseModel, frozen=True, extra="forbid"):
     figures: dict[str, float] = Field(default_factory=dict)
     """How good the generators were on chips they did not learn from, by `metrics.FIGURES`."""
 
-    weights: dict[GeneratorName, str]
+    weights: dict[GeneratorName, Sha256]
     """SHA-256 of each generator's weight file."""
+
+    def weight_file(self, name: GeneratorName) -> str:
+        """What a generator's weight file is called."""
+        return f"{name}-{self.weights[name][:8]}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -151,9 +162,11 @@ def save_bundle(
     attribution: str = "",
     figures: Mapping[str, float] | None = None,
 ) -> BundleRecord:
-    """Write a bundle; the folder has its name only when it is complete, and replaces an older one.
+    """Write a bundle, or put another model in its place.
 
-    The bytes depend on the arguments alone.
+    At every moment the folder holds all of one model, the older or the new one, once it holds any;
+    who was reading the older one reads again (`load_bundle`). The bytes depend on the arguments
+    alone.
 
     Args:
         folder: the bundle to be.
@@ -186,23 +199,29 @@ def save_bundle(
         figures={k: float(v) for k, v in (figures or {}).items() if math.isfinite(v)},
         weights={name: _hash(content) for name, content in weights.items()},
     )
-    part, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("part", "old"))
     with explained(folder):
-        for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name, content in weights.items():
-            write_bytes(part / _weight_file(name), content)
-        write_bytes(part / RECORD_FILE, record.model_dump_json(indent=1).encode() + b"\n")
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in weights.items():
+        write_bytes(folder / record.weight_file(name), content)
+    write_bytes(folder / RECORD_FILE, record.model_dump_json(indent=1).encode() + b"\n")
+    _remove_others(folder, record)
     return record
+
+
+def _remove_others(folder: Path, record: BundleRecord) -> None:
+    """Remove the weights of models that were here before."""
+    named = {RECORD_FILE, *map(record.weight_file, record.weights)}
+    for file in folder.iterdir():
+        if file.name not in named and FILES.fullmatch(file.name.removesuffix(".part")):
+            # Windows keeps a file that someone reads; the next model's turn to remove it.
+            with suppress(OSError):
+                file.unlink()
 
 
 def load_bundle(path: Path) -> Bundle:
     """Read a bundle and build its generators.
+
+    A run that is learning may replace its model meanwhile; then the new one is read.
 
     Args:
         path: a bundle's folder, a zip of one, or a run folder, which stands for the bundle in it.
@@ -212,13 +231,24 @@ def load_bundle(path: Path) -> Bundle:
     """
     read = _open(path)
     text = _read_record_text(path, read)
+    try:
+        return _load(path, text, read)
+    except BundleError:
+        newer = _read_record_text(path, read)
+        if newer == text:
+            raise
+        return _load(path, newer, read)
+
+
+def _load(path: Path, text: bytes, read: ReadFile) -> Bundle:
+    """The bundle that a certain ``model.json`` describes."""
     record = _parse(path, text)
     generators = {}
     for name, expected in record.weights.items():
-        content = _read_weights(path, name, read)
+        content = _read_weights(path, record.weight_file(name), read)
         if _hash(content) != expected:
             raise BundleError(
-                f"{_weight_file(name)} of {path} is not the file that was written with its "
+                f"{record.weight_file(name)} of {path} is not the file that was written with its "
                 f"{RECORD_FILE} (its SHA-256 differs), so nobody knows what it would translate "
                 "to. Copy the whole bundle again from where it was made."
             )
@@ -313,12 +343,12 @@ def _parse(path: Path, text: bytes) -> BundleRecord:
         ) from error
 
 
-def _read_weights(path: Path, name: GeneratorName, read: ReadFile) -> bytes:
+def _read_weights(path: Path, file: str, read: ReadFile) -> bytes:
     try:
-        return read(_weight_file(name))
+        return read(file)
     except MISSING as error:
         raise BundleError(
-            f"{path} lacks {_weight_file(name)}, which its {RECORD_FILE} names: without the "
+            f"{path} lacks {file}, which its {RECORD_FILE} names: without the "
             "weights nothing can be translated. Copy the whole bundle again from where it was "
             "made."
         ) from error
@@ -335,7 +365,7 @@ def _build(path: Path, record: BundleRecord, name: GeneratorName, content: bytes
         generator.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         raise BundleError(
-            f"{_weight_file(name)} of {path} does not fit the {record.generator.kind} generator "
+            f"{record.weight_file(name)} of {path} does not fit the {record.generator.kind} generator "
             f"of width {record.generator.width} that its {RECORD_FILE} describes "
             f"({_first(error)}). Copy the whole bundle again from where it was made."
         ) from error
@@ -349,10 +379,6 @@ def _weight_bytes(network: nn.Module) -> bytes:
         for name, tensor in network.state_dict().items()
     }
     return save(tensors)
-
-
-def _weight_file(name: GeneratorName) -> str:
-    return f"{name}.safetensors"
 
 
 def _hash(content: bytes) -> str:

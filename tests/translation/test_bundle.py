@@ -7,6 +7,7 @@ import torch
 from geotranslate.errors import BundleError
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.raster.domain import Band, Domain
+from geotranslate.translation import bundle as module
 from geotranslate.translation.bundle import (
     bundle_identity,
     is_bundle,
@@ -44,6 +45,11 @@ def save(folder, networks=None, **other):
     return save_bundle(folder, networks or generators(), **settings)
 
 
+def weights_of(folder, name):
+    (file,) = folder.glob(f"{name}-*.safetensors")
+    return file
+
+
 def test_a_bundle_gives_back_the_generators_and_what_they_mean(tmp_path):
     networks = generators()
     save(tmp_path / "model", networks, attribution="contains modified Copernicus data")
@@ -67,21 +73,68 @@ def test_the_bytes_depend_on_what_is_inside_alone(tmp_path):
         for name, network in generators().items()
     }
     save(tmp_path / "two", lasting)
-    for name in ("model.json", "g_ab.safetensors", "g_ba.safetensors"):
+    names = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert len(names) == 3
+    assert names == sorted(file.name for file in (tmp_path / "two").iterdir())
+    for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert bundle_identity(tmp_path / "one") == load_bundle(tmp_path / "two").identity
     save(tmp_path / "three", domain_a=domain("VV", "VH", nodata=-99.0))
     assert bundle_identity(tmp_path / "three") != bundle_identity(tmp_path / "one")
 
 
-def test_a_new_bundle_replaces_the_old_one_whole(tmp_path):
-    save(tmp_path / "model")
-    save(tmp_path / "model", generators(both=False), model="pix2pix")
+def other_generators():
+    torch.manual_seed(1)
+    return {"g_ab": build_generator(SPEC, 2, 3)}
+
+
+def test_a_new_bundle_replaces_the_old_one_and_nothing_else(tmp_path):
+    folder = tmp_path / "model"
+    save(folder)
+    (folder / "g_ab-01234567.safetensors.part").write_text("of a run that was killed")
+    (folder / "notes.txt").write_text("hello")
+    save(folder, other_generators(), model="pix2pix")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
-        "g_ab.safetensors",
-        "model.json",
-    ]
+    weights = weights_of(folder, "g_ab")
+    assert {path.name for path in folder.iterdir()} == {"model.json", "notes.txt", weights.name}
+    record = read_bundle_record(folder)
+    assert weights.name == f"g_ab-{record.weights['g_ab'][:8]}.safetensors"
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_kill_while_a_model_is_replaced_leaves_the_one_or_the_other(
+    tmp_path, monkeypatch, written
+):
+    folder = tmp_path / "model"
+    before = save(folder)
+    write, calls = module.write_bytes, []
+
+    def until_killed(path, content):
+        calls.append(path)
+        if len(calls) > written:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(module, "write_bytes", until_killed)
+    monkeypatch.setattr(module, "_remove_others", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, other_generators(), model="pix2pix")
+    is_new = load_bundle(folder).record != before
+    assert is_new == (written == 2)
+
+
+def test_who_reads_while_the_model_is_replaced_gets_the_new_one(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    save(folder)
+    parse, calls = module._parse, []
+
+    def meanwhile(path, text):
+        if not calls:
+            calls.append(save(folder, other_generators(), model="pix2pix"))
+        return parse(path, text)
+
+    monkeypatch.setattr(module, "_parse", meanwhile)
+    assert load_bundle(tmp_path).record == calls[0]
 
 
 @pytest.mark.parametrize("inside", ["", "my model/"])
@@ -124,14 +177,16 @@ def test_pix2pix_has_no_way_back(tmp_path):
 
 def test_a_missing_weight_file_is_refused_with_the_mend(tmp_path):
     save(tmp_path / "model")
-    (tmp_path / "model" / "g_ba.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"lacks g_ba\.safetensors.*Copy the whole bundle again"):
+    weights_of(tmp_path / "model", "g_ba").unlink()
+    with pytest.raises(
+        BundleError, match=r"lacks g_ba-.{8}\.safetensors.*Copy the whole bundle again"
+    ):
         load_bundle(tmp_path)
 
 
 def test_a_changed_weight_file_is_refused_with_the_mend(tmp_path):
     save(tmp_path / "model")
-    weights = tmp_path / "model" / "g_ab.safetensors"
+    weights = weights_of(tmp_path / "model", "g_ab")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -149,6 +204,7 @@ def edit_record(folder, **values):
     [
         ({"version": 2}, "Use the version of geotranslate that made it"),
         ({"weights": {"../../secret": "0"}}, "cannot be understood"),
+        ({"weights": {"g_ab": "../../../secret"}}, "cannot be understood"),
         ({"colour": "red"}, "cannot be understood"),
         ({"generator": {"width": 8, "blocks": 1}}, "does not fit the resnet generator of width 8"),
     ],

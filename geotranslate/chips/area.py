@@ -17,7 +17,7 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
-from geotranslate.errors import SettingError
+from geotranslate.errors import SettingError, reason
 from geotranslate.raster.grid import Grid
 
 # A straight edge in one CRS is a curve in another: edges get this many corners more.
@@ -85,7 +85,7 @@ def read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
         table = gpd.read_file(path)
     except Exception as error:  # pyogrio's errors share no base class below Exception
         raise SettingError(
-            f"the area of interest {path} cannot be read ({_first_line(error)}). Give a file of "
+            f"the area of interest {path} cannot be read ({reason(error)}). Give a file of "
             "polygons such as a GeoPackage, GeoJSON or Shapefile."
         ) from error
     shapes = table.geometry.dropna() if isinstance(table, gpd.GeoDataFrame) else gpd.GeoSeries()
@@ -106,7 +106,7 @@ def read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
     except (shapely.GEOSException, RuntimeError) as error:
         raise SettingError(
             f"the area of interest {path} cannot be brought into the raster's coordinate "
-            f"reference system ({_first_line(error)}), so nobody knows what lies inside. Draw it "
+            f"reference system ({reason(error)}), so nobody knows what lies inside. Draw it "
             "in the raster's own, around the raster."
         ) from error
     left, bottom, right, top = map(float, shapes.total_bounds)
@@ -154,7 +154,3 @@ def _surroundings(bounds: Bounds, crs: CRS, target: CRS) -> BaseGeometry | None:
         for turn in turns
     ]
     return shapely.union_all(boxes)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -33,7 +33,7 @@ ROUNDING = 1e-9
     help="What PREDICTED was made from: adds the baseline of a linear regression.",
 )
 @click.option("--bands", help="Bands of TRUTH that PREDICTED shows, by number or name: 4,3,2.")
-@click.option("--nodata", type=float, help="TRUTH's value for nothing here, if unsaid in the file.")
+@click.option("--nodata", type=float, help="One more value of TRUTH for nothing here.")
 @click.option(
     "--range",
     "value_range",

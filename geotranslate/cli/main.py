@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ COMMANDS = ("tile", "train", "predict", "mosaic", "evaluate", "info", "demo")
 INTERRUPTED = 130
 
 # Of decoded blocks. GDAL itself takes a twentieth of the memory, which may be gigabytes.
-CACHE_MB = "512"
 
 
 class Commands(click.Group):
@@ -60,7 +58,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status: 0, 1 (failure) or 2 (wrong words)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         geotranslate.main([word for word in words if word != "--debug"], standalone_mode=False)

@@ -83,9 +83,7 @@ def _edges(
     help="Bands of the scenes in the model's order, by number or name: VV,VH.  "
     "[default: those named like the model's, else all]",
 )
-@click.option(
-    "--nodata", type=float, help="The scenes' value for nothing here, if unsaid in the files."
-)
+@click.option("--nodata", type=float, help="One more value of the scenes for nothing here.")
 @click.option(
     "--decibel",
     type=click.Choice(PREDICT_DECIBELS),

@@ -90,8 +90,8 @@ class SceneCommand(click.Command):
 @click.option(
     "--bands-b", type=click.UNPROCESSED, callback=_listing, help="Bands of B, such as 4,3,2."
 )
-@click.option("--nodata-a", type=float, help="A's value for nothing here, if unsaid in the files.")
-@click.option("--nodata-b", type=float, help="B's value for nothing here, if unsaid in the files.")
+@click.option("--nodata-a", type=float, help="One more value of A for nothing here.")
+@click.option("--nodata-b", type=float, help="One more value of B for nothing here.")
 @click.option(
     "--decibel-a",
     type=click.Choice(DECIBELS),

@@ -18,8 +18,6 @@ COMMANDS = ("tile", "train", "predict", "mosaic", "evaluate", "info", "demo")
 
 INTERRUPTED = 130
 
-# Of decoded blocks. GDAL itself takes a twentieth of the memory, which may be gigabytes.
-
 
 class Commands(click.Group):
     """Imports a command's module only when it is asked for, so that help answers at once."""

@@ -44,7 +44,7 @@ ONLY_FOR: dict[str, tuple[str, str]] = {
     "cycle": ("model", "cyclegan"),
     "identity": ("model", "cyclegan"),
     "identity_bands": ("model", "cyclegan"),
-    "pool": ("model", "cyclegan"),
+    "image_pool": ("model", "cyclegan"),
 }
 """Settings that only some runs have: their name, and the setting that decides with its value."""
 
@@ -132,7 +132,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     identity_bands: str | None = None
     """cyclegan: bands that both sides share, as A1=B1,A2=B2 by number, where counts differ."""
 
-    pool: int = Field(50, ge=0)
+    image_pool: int = Field(50, ge=0)
     """cyclegan: translated images kept for the discriminators."""
 
     checkpoint_every: int = Field(default_factory=_tenth_of_updates, ge=1)

@@ -56,7 +56,7 @@ class CycleGANConfig(BaseModel, frozen=True, extra="forbid"):
     there is no identity loss.
     """
 
-    pool: int = Field(default=50, ge=0)
+    image_pool: int = Field(default=50, ge=0)
     """Earlier translated images that each discriminator is shown again."""
 
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -96,7 +96,7 @@ class CycleGAN:
             "d": adam([d_a, d_b], config.learning_rate),
         }
         self.backward: Backward = Tensor.backward
-        self.pools = {"a": ImagePool(config.pool), "b": ImagePool(config.pool)}
+        self.pools = {side: ImagePool(config.image_pool) for side in "ab"}
         self.judgement = Judgement(config.gan_loss, d_b.field)
         self._shared = shared_channels(config, g_ab.in_channels, g_ab.out_channels)
 

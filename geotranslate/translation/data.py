@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from geotranslate.chips.file import ChipPixels, read_chip
 from geotranslate.chips.folder import ChipFolder
 from geotranslate.choices import Augment
 from geotranslate.errors import GeotranslateError
-from geotranslate.raster.domain import Domain, Normalization
+from geotranslate.raster.domain import Domain
 from geotranslate.translation.batch import Batch
 
 # What random numbers are for: part of their key, so that no two uses share them.
@@ -145,11 +145,12 @@ class TrainingBatches(Dataset[StoredBatch]):
         """The images of an update, counted from 1."""
         if self._pairs:
             return read_pairs(self._pairs, self._draws(update, 0), self._crop)
-        a, b = (
-            read_images(files, self._draws(update, domain), self._crop)
-            for domain, files in enumerate(self._files)
-        )
-        return StoredBatch(a, b)
+        return StoredBatch(self.images_of(0, update), self.images_of(1, update))
+
+    def images_of(self, domain: int, update: int) -> Stored:
+        """The images of an update that are of A (0) or B (1), each with its own valid pixels."""
+        draws = self._draws(update, 0 if self._pairs else domain)
+        return read_images(self._files[domain], draws, self._crop)
 
     def _draws(self, update: int, domain: int) -> list[Draw]:
         chips = len(self._files[domain])
@@ -201,22 +202,23 @@ class Preparation:
 
     def __init__(self, domain_a: Domain, domain_b: Domain, device: torch.device) -> None:
         self._device = device
-        self.normalization_a, self.normalization_b = (
+        self._normalizations = [
             domain.normalization(lambda column: torch.from_numpy(column).to(device))
             for domain in (domain_a, domain_b)
-        )
+        ]
 
     def __call__(self, stored: StoredBatch) -> Batch:
         """What a model learns from: invalid pixels are 0, images lie as they were drawn."""
-        real_a, valid_a = self._prepare(stored.a, self.normalization_a)
-        real_b, valid_b = self._prepare(stored.b, self.normalization_b)
+        real_a, valid_a = self.images_of(0, stored.a)
+        real_b, valid_b = self.images_of(1, stored.b)
         return Batch(real_a, real_b, valid_a, valid_b)
 
-    def _prepare(
-        self, stored: Stored, normalization: Normalization[Any]
-    ) -> tuple[Tensor, Tensor | None]:
-        pixels = stored.pixels.to(self._device, non_blocking=True).float()
-        images = _turned(normalization.forward(pixels), stored.turns)
+    def images_of(self, domain: int, stored: Stored) -> tuple[Tensor, Tensor | None]:
+        """Images of A (0) or B (1) likewise, and where they are valid; None where all is."""
+        # Apple's GPUs take neither float64 nor all of the integers.
+        pixels = stored.pixels.float() if self._device.type == "mps" else stored.pixels
+        pixels = pixels.to(self._device, non_blocking=True).float()
+        images = _turned(self._normalizations[domain].forward(pixels), stored.turns)
         if stored.valid is None:
             return images.contiguous(memory_format=torch.channels_last), None
         valid = _turned(stored.valid.to(self._device, non_blocking=True), stored.turns)

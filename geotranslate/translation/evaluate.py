@@ -282,7 +282,7 @@ def write_report(report: Report, output: Path) -> None:
 
 def _read_record(output: Path) -> dict[str, Any] | None:
     try:
-        report = json.loads(output.read_text())
+        report = json.loads(output.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return report.get("job") if isinstance(report, dict) else None

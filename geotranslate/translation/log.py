@@ -27,7 +27,7 @@ class Log:
         """Drop the rows after an update, and a row that was cut off, so that none comes twice."""
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
         kept = whole[:1] + [line for line in whole[1:] if int(line.split(",")[0]) <= update]
         if update == 0 or not kept:
@@ -45,7 +45,7 @@ class Log:
         Raises:
             OutputError: the disk is full.
         """
-        with explained(self.path), self.path.open("a", newline="") as file:
+        with explained(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             lines = [columns] if not file.tell() else []
             lines.append([_spell(row[name]) if name in row else "" for name in columns])
             text = io.StringIO()
@@ -57,7 +57,7 @@ class Log:
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a log, each with the values it has."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return [
             {name: float(value) for name, value in row.items() if value}
             for row in csv.DictReader(file)

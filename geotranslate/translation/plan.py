@@ -18,7 +18,7 @@ from geotranslate.networks.build import (
     build_generator,
 )
 from geotranslate.translation.config import LARGEST_CROP, WITHOUT_EFFECT, TrainConfig
-from geotranslate.translation.cyclegan import CycleGANConfig
+from geotranslate.translation.cyclegan import CycleGANConfig, shared_channels
 from geotranslate.translation.pix2pix import Pix2PixConfig
 from geotranslate.translation.precision import Arithmetic, choose_arithmetic, choose_device
 
@@ -65,6 +65,8 @@ class Plan:
 def plan_training(chips: Path, config: TrainConfig) -> Plan:
     """Open the chips and settle what the configuration leaves open.
 
+    Whatever can be refused is refused here, before a run folder is claimed.
+
     Raises:
         SettingError: a setting cannot work with these chips.
         ChipsError: there are no chips for training, or no pairs for a model that needs them.
@@ -79,9 +81,14 @@ def plan_training(chips: Path, config: TrainConfig) -> Plan:
                 "learn from. Cut them with a --split whose first number is not 0."
             )
     device = choose_device(config.device)
-    config = config.model_copy(update={"crop": _choose_crop(config, folder)})
-    loss_config(config)
-    return Plan(config, folder, device, choose_arithmetic(config.precision, device))
+    arithmetic = choose_arithmetic(config.precision, device)
+    config = config.model_copy(
+        update={"crop": _choose_crop(config, folder), "precision": arithmetic}
+    )
+    losses = loss_config(config)
+    if isinstance(losses, CycleGANConfig):
+        shared_channels(losses, len(folder.domain_a.bands), len(folder.domain_b.bands))
+    return Plan(config, folder, device, arithmetic)
 
 
 def _fingerprint(folder: ChipFolder) -> str:
@@ -135,7 +142,7 @@ def loss_config(config: TrainConfig) -> Pix2PixConfig | CycleGANConfig:
         cycle=config.cycle,
         identity=config.identity,
         identity_bands=_parse_bands(config.identity_bands),
-        pool=config.pool,
+        image_pool=config.image_pool,
         learning_rate=config.learning_rate,
     )
 

@@ -25,7 +25,7 @@ def small(
     **settings,
 ) -> CycleGAN:
     model = build_model(
-        CycleGANConfig(**{"pool": 3, **settings}),
+        CycleGANConfig(**{"image_pool": 3, **settings}),
         GeneratorSpec(width=4, blocks=1, norm=norm),
         DiscriminatorSpec(width=4, layers=2, norm=d_norm),
         bands_a=bands[0],
@@ -56,7 +56,7 @@ def test_the_way_there_and_back_gets_shorter() -> None:
 @pytest.mark.parametrize("bands", [(2, 2), (2, 3)])
 def test_values_under_invalid_pixels_change_no_loss_and_no_gradient(norm, d_norm, bands) -> None:
     batch = images(bands, whole=False)
-    one, other = (small(bands, norm, d_norm=d_norm, pool=1) for _ in range(2))
+    one, other = (small(bands, norm, d_norm=d_norm, image_pool=1) for _ in range(2))
     for update, value in enumerate((-1.0, torch.nan)):
         mine = one.step(batch, DRAWS[update])
         theirs = other.step(spoiled(batch, value), DRAWS[update])
@@ -192,7 +192,7 @@ def test_a_model_goes_on_from_its_state_bit_for_bit(layout, tmp_path) -> None:
 
 def test_the_discriminators_see_earlier_images_as_the_draws_say() -> None:
     exchange = np.zeros((2, 4))
-    with_pool, without = small(pool=2), small(pool=0)
+    with_pool, without = small(image_pool=2), small(image_pool=0)
     for seed in range(2):
         mine = with_pool.step(images(seed=seed), exchange)
         theirs = without.step(images(seed=seed), exchange)
@@ -217,7 +217,7 @@ def test_pictures_are_those_of_prediction_and_change_nothing() -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_step_never_waits_for_the_device(whole) -> None:
-    model = small(pool=1)
+    model = small(image_pool=1)
     model.step(images(), DRAWS[0])
     with Waits() as waits:
         model.step(images(seed=1, whole=whole), DRAWS[1])

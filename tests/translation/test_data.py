@@ -11,6 +11,7 @@ from geotranslate.translation.data import (
     TURNS,
     Draw,
     Preparation,
+    Stored,
     TrainingBatches,
     cut,
     draw_for_pools,
@@ -79,6 +80,35 @@ def test_without_augmentation_crops_lie_as_they_are(make_chips):
     assert not any(plain.turns)
     assert any(varied.turns)
     np.testing.assert_array_equal(plain.pixels, varied.pixels)
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_one_side_of_an_update_is_what_its_batch_holds(make_chips, kind):
+    folder = make_chips(kind, ramps(5), ramps(5, bands=1))
+    batches = TrainingBatches(folder, paired=kind == "pairs", crop=16, batch=3, seed=1)
+    for domain, side in enumerate(batches[2]):
+        alone = batches.images_of(domain, 2)
+        assert torch.equal(alone.pixels, side.pixels)
+        assert alone.turns == side.turns
+
+
+def test_a_gpu_of_apples_is_handed_nothing_wider_than_float32(make_chips, monkeypatch):
+    folder = make_chips("pairs", ramps(5), ramps(5))
+    prepare = Preparation(folder.domain_a, folder.domain_b, CPU)
+    prepare._device = torch.device("mps")
+    sent = []
+    original = torch.Tensor.to
+
+    def to(tensor, *words, **more):
+        if words[:1] == (prepare._device,):
+            sent.append(tensor.dtype)
+            return tensor
+        return original(tensor, *words, **more)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    wide = Stored(torch.zeros(1, 2, 8, 8, dtype=torch.float64), None, (0,))
+    images, _ = prepare.images_of(0, wide)
+    assert sent == [images.dtype] == [torch.float32]
 
 
 def test_the_numbers_for_pools_belong_to_the_sample():

@@ -177,12 +177,49 @@ def test_other_settings_are_refused_and_overwrite_starts_over(make_chips, tmp_pa
     finish(train(chips, run, config()))
     with pytest.raises(OutputError, match=r"updates was 4 and is now 5.*--overwrite"):
         finish(train(chips, run, config(updates=5)))
-    (run / "my notes.txt").write_text("hello")
-    (run / "job.json").unlink()
+    notes = [run / "my notes.txt", run / "model" / "notes.txt", run / "samples" / "best.png"]
+    for file in notes:
+        file.write_text("hello")
     last = finish(train(chips, run, config(updates=5, samples_every=5), overwrite=True))
     assert last.update == 5
-    assert max(list_checkpoints(run))[0] == 5
-    assert (run / "my notes.txt").read_text() == "hello"
+    assert [update for update, _ in list_checkpoints(run)] == [5]
+    assert [file.read_text() for file in notes] == ["hello"] * 3
+
+
+@pytest.mark.parametrize("record", [None, "{", '{"version": 1}'])
+def test_folders_of_others_are_refused_even_with_overwrite(make_chips, tmp_path, record):
+    thesis = tmp_path / "run" / "model" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    if record:
+        (tmp_path / "run" / "job.json").write_text(record)
+    with pytest.raises(OutputError, match="or empty this one yourself"):
+        next(train(make_chips(), tmp_path / "run", config(), overwrite=True))
+    assert thesis.read_text() == "years of work"
+
+
+def test_other_words_may_begin_a_run_anew_that_has_no_checkpoint(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    next(steps := train(chips, run, config(samples_every=1, checkpoint_every=4)))
+    steps.close()
+    assert [file.name for file in (run / "samples").iterdir()] == ["000000001.png"]
+    assert finish(train(chips, run, config(seed=1))).update == 4
+    assert "seed = 1" in (run / "config.toml").read_text()
+    assert [file.name for file in (run / "samples").iterdir()] == ["000000004.png"]
+    with pytest.raises(OutputError, match="seed was 1 and is now 0"):
+        next(train(chips, run, config()))
+
+
+def test_bands_that_are_not_there_are_refused_before_anything_is_written(make_chips, tmp_path):
+    wrong = config(model="cyclegan", identity_bands="3=1")
+    with pytest.raises(SettingError, match="Name a band of A from 1 to 2"):
+        next(train(make_chips("heaps"), tmp_path / "run", wrong))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_record_holds_the_arithmetic_that_auto_stood_for(make_chips):
+    plan = plan_training(make_chips(), config(precision="auto"))
+    assert plan.work()["precision"] == plan.arithmetic == plan.config.precision != "auto"
 
 
 def test_settings_without_effect_may_differ(make_chips, tmp_path):
@@ -296,7 +333,8 @@ def picture_width(run):
     [
         {"generator": "unet", "depth": 5, "norm": "instance", "upsample": "resize"},
         {"norm": "none", "discriminator_norm": "instance", "gan_loss": "bce", "average_over": 0},
-        {"model": "cyclegan", "norm": "batch", "batch": 2, "identity_bands": "1=1", "pool": 1},
+        {"model": "cyclegan", "norm": "batch", "batch": 2, "identity_bands": "1=1"},
+        {"model": "cyclegan", "image_pool": 1},
         {"precision": "bf16"},
     ],
 )

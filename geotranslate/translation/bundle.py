@@ -3,7 +3,8 @@
 ``model.json`` says what the networks are, what their bands mean and what the weight files hash
 to; ``g_ab-HASH.safetensors`` and, for models that learn both ways, ``g_ba-HASH.safetensors`` hold
 weights. Their names change with their content, so a new model can be written beside the one that
-``model.json`` still names, and takes over in one step when that file is replaced. Nothing in it is unpickled, and nothing of a zip is unpacked onto the disk.
+``model.json`` still names, and takes over in one step when that file is replaced. Nothing in it
+is unpickled, and nothing of a zip is unpacked onto the disk.
 """
 
 from __future__ import annotations
@@ -365,8 +366,8 @@ def _build(path: Path, record: BundleRecord, name: GeneratorName, content: bytes
         generator.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         raise BundleError(
-            f"{record.weight_file(name)} of {path} does not fit the {record.generator.kind} generator "
-            f"of width {record.generator.width} that its {RECORD_FILE} describes "
+            f"{record.weight_file(name)} of {path} does not fit the {record.generator.kind} "
+            f"generator of width {record.generator.width} that its {RECORD_FILE} describes "
             f"({_first(error)}). Copy the whole bundle again from where it was made."
         ) from error
     return generator.eval()

@@ -180,7 +180,7 @@ def test_other_settings_are_refused_and_overwrite_starts_over(make_chips, tmp_pa
     notes = [run / "my notes.txt", run / "model" / "notes.txt", run / "samples" / "best.png"]
     for file in notes:
         file.write_text("hello")
-    last = finish(train(chips, run, config(updates=5, samples_every=5), overwrite=True))
+    last = finish(train(chips, run, config(updates=5, checkpoint_every=5), overwrite=True))
     assert last.update == 5
     assert [update for update, _ in list_checkpoints(run)] == [5]
     assert [file.read_text() for file in notes] == ["hello"] * 3

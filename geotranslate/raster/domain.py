@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -109,6 +109,13 @@ class Domain(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="strings")
             valid: (rows, cols).
         """
         return encode(values, valid, dtype=self.dtype, nodata=self.nodata)
+
+
+def to_physical(stored: NDArray[Any], bands: Sequence[Band]) -> NDArray[np.float64]:
+    """Stored values (bands, rows, cols) in the units of their bands."""
+    scale = np.array([band.scale for band in bands])[:, None, None]
+    offset = np.array([band.offset for band in bands])[:, None, None]
+    return np.asarray(stored * scale + offset, np.float64)
 
 
 def encode(

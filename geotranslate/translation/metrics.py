@@ -25,8 +25,8 @@ Pixels = NDArray[np.float64]
 Valid = NDArray[np.bool_]
 Added = TypeVar("Added", "Moments", "Sums")
 
-BLOCK = 8
-"""Side of the blocks that are averaged to forgive pairs a few pixels off, in pixels."""
+CELL = 8
+"""Side of the cells that are averaged to forgive pairs a few pixels off, in pixels."""
 
 SSIM_RADIUS = 5
 SSIM_SIGMA = 1.5
@@ -64,10 +64,10 @@ FIGURES = {
         "PSNR", "dB", "higher", "full range over RMSE, all bands together; rewards blur"
     ),
     "psnr8": Figure(
-        f"PSNR {BLOCK} x {BLOCK}",
+        f"PSNR {CELL} x {CELL}",
         "dB",
         "higher",
-        f"PSNR of {BLOCK} x {BLOCK} px means: the right colour in the right place, whatever the "
+        f"PSNR of {CELL} x {CELL} px means: the right colour in the right place, whatever the "
         "detail; forgives pairs that lie a few pixels off",
     ),
     "ssim": Figure(
@@ -93,10 +93,10 @@ FIGURES = {
         "sharpness", "", "1", "mean gradient over the truth's; noise counts as detail"
     ),
     "corr8": Figure(
-        f"corr {BLOCK} x {BLOCK}",
+        f"corr {CELL} x {CELL}",
         "",
         "higher",
-        f"correlation with the truth of {BLOCK} x {BLOCK} px means, mean over bands; blind to "
+        f"correlation with the truth of {CELL} x {CELL} px means, mean over bands; blind to "
         "level and contrast",
     ),
     "color_bias": Figure(
@@ -114,7 +114,7 @@ class Figures:
     """The figures of one image, or their average over images; `FIGURES` says what each one is.
 
     A figure that has no value is NaN: SAM of a single band, a ratio to a flat truth, a mean over
-    8 x 8 px where no block is valid. PSNR of equal images is infinite.
+    8 x 8 px where no cell is valid. PSNR of equal images is infinite.
     """
 
     mae: tuple[float, ...]
@@ -200,7 +200,7 @@ class Sums:
 
     Attributes:
         pixels: moments of the valid pixels.
-        blocks: moments of the means of 8 x 8 px.
+        cells: moments of the means of 8 x 8 px.
         ssim: (bands,) local SSIM, summed over valid pixels.
         gradients: (2, bands) gradient of prediction and truth, summed where it is defined.
         angle: spectral angle in degrees, summed over ``angles`` pixels.
@@ -208,7 +208,7 @@ class Sums:
     """
 
     pixels: Moments
-    blocks: Moments
+    cells: Moments
     ssim: Pixels
     gradients: Pixels
     angle: float
@@ -251,7 +251,7 @@ def sum_window(
 ) -> Sums:
     """What the core of a window adds to an image's figures.
 
-    To add up to the whole image, cores tile it, start on multiples of `BLOCK`, and their windows
+    To add up to the whole image, cores tile it, start on multiples of `CELL`, and their windows
     reach `HALO` pixels further on every side, unless the image ends before.
 
     Args:
@@ -268,15 +268,15 @@ def sum_window(
     inside = valid[core]
     inner = (slice(None), *core)
 
-    x_blocks, whole = block_means(x[inner], inside)
-    y_blocks, _ = block_means(y[inner], inside)
+    x_cells, whole = cell_means(x[inner], inside)
+    y_cells, _ = cell_means(y[inner], inside)
     x_gradient, smooth = gradients(x, valid)
     y_gradient, _ = gradients(y, valid)
     angle = spectral_angle(predicted[inner], truth[inner])
     angled = inside & np.isfinite(angle)
     return Sums(
         pixels=_moments(x[inner], y[inner], inside),
-        blocks=_moments(x_blocks, y_blocks, whole),
+        cells=_moments(x_cells, y_cells, whole),
         ssim=ssim_map(x, y, valid)[inner].sum(axis=(1, 2), where=inside),
         gradients=np.stack(
             [g[inner].sum(axis=(1, 2), where=smooth[core]) for g in (x_gradient, y_gradient)]
@@ -316,7 +316,7 @@ def figures(sums: Sums, value_range: ValueRange) -> Figures:
     Raises:
         GridError: no pixel is valid.
     """
-    pixels, blocks, span = sums.pixels, sums.blocks, value_range.span
+    pixels, cells, span = sums.pixels, sums.cells, value_range.span
     if not pixels.count:
         raise GridError(
             "no pixel is valid in both the prediction and the truth, so there is nothing to "
@@ -333,13 +333,13 @@ def figures(sums: Sums, value_range: ValueRange) -> Figures:
         rmse=_floats(span * rmse),
         bias=_floats(span * shift),
         psnr=_psnr(pixels),
-        psnr8=_psnr(blocks),
+        psnr8=_psnr(cells),
         ssim=float(np.mean(sums.ssim / pixels.count)),
         sam=sums.angle / sums.angles if sums.angles and len(span) > 1 else np.nan,
         ergas=float(ergas),
         contrast=_ratio(predicted_variance.sum(), true_variance.sum()) ** 0.5,
         sharpness=_ratio(*sums.gradients.sum(axis=1)),
-        corr8=_correlation(blocks),
+        corr8=_correlation(cells),
         color_bias=float(np.mean(np.abs(shift))),
     )
 
@@ -393,33 +393,33 @@ def summarize(
     return Figures(**summary)
 
 
-def block_means(pixels: Pixels, valid: Valid, block: int = BLOCK) -> tuple[Pixels, Valid]:
-    """Means over square blocks of pixels, over their valid pixels only.
+def cell_means(pixels: Pixels, valid: Valid, cell: int = CELL) -> tuple[Pixels, Valid]:
+    """Means over square cells of pixels, over their valid pixels only.
 
-    A block counts where at least half of its ``block * block`` pixels are valid. So a block that
+    A cell counts where at least half of its ``cell * cell`` pixels are valid. So a cell that
     an image's right or lower edge cuts counts where half of it lies inside.
 
     Args:
-        pixels: (bands, rows, cols); the first block starts at the first row and column.
+        pixels: (bands, rows, cols); the first cell starts at the first row and column.
         valid: (rows, cols).
-        block: side of a block in pixels.
+        cell: side of a cell in pixels.
 
     Returns:
-        The means (bands, block rows, block cols), 0 where a block does not count, and where
-        they count (block rows, block cols).
+        The means (bands, cell rows, cell cols), 0 where a cell does not count, and where
+        they count (cell rows, cell cols).
     """
     rows, cols = valid.shape
-    rim = (0, -rows % block), (0, -cols % block)
+    rim = (0, -rows % cell), (0, -cols % cell)
 
     def totals(layer: Pixels) -> Pixels:
         padded = np.pad(layer, rim)
         height, width = padded.shape
-        blocks = padded.reshape(height // block, block, width // block, block)
-        return np.asarray(blocks.sum(axis=(1, 3)))
+        cells = padded.reshape(height // cell, cell, width // cell, cell)
+        return np.asarray(cells.sum(axis=(1, 3)))
 
     count = totals(valid.astype(np.float64))
     sums = np.stack([totals(np.where(valid, band, 0.0)) for band in pixels])
-    counts = 2 * count >= block * block
+    counts = 2 * count >= cell * cell
     return np.where(counts, sums / np.maximum(count, 1), 0.0), counts
 
 

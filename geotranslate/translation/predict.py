@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from rasterio.errors import WindowError
 from rasterio.windows import Window
 
-from geotranslate import __version__
 from geotranslate.chips.area import Area, read_area
 from geotranslate.choices import PREDICT_BLENDS, Precision, PredictBlend, PredictDecibel
 from geotranslate.errors import GridError, SettingError
@@ -141,10 +140,10 @@ def predict_scenes(
     engine = Engine(translator, place, choose_arithmetic(precision, place))
     stride, halo = translator.generator.stride, translator.generator.halo
     size = core_size(size, stride=stride, block=ROW_BLOCK)
-    # No batch here: it only changes how fast the work is done, and may have to change to go on.
+    # No batch here: it only changes how fast the work is done, and may have to change to go on. No
+    # version of geotranslate either: what is finished stays finished after an upgrade.
     words = {
         "command": "predict",
-        "version": __version__,
         "model": bundle.identity,
         "direction": direction,
         "size": size,

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geotranslate.errors import BandError, GridError, SettingError
-from geotranslate.raster.domain import Band
+from geotranslate.raster.domain import to_physical
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.scene import Chip, Readable, Scene, expand_paths, open_scene
+from geotranslate.raster.scene import Readable, Scene, expand_paths, open_scene
 from geotranslate.raster.warp import WarpedScenes, meets
 
 CORE = 512
@@ -157,14 +157,14 @@ class Image:
             source = np.zeros((0, *chips[0].valid.shape))
             if self.source is not None:
                 chips.append(self.source.read(window))
-                source = _physical(chips[2], self.source.bands)
+                source = to_physical(chips[2].pixels, self.source.bands)
             valid = np.logical_and.reduce([chip.valid for chip in chips])
             if not valid[core].any():
                 continue
             empty = False
             yield Part(
-                predicted=_physical(chips[0], self.predicted.bands),
-                truth=_physical(chips[1], self.truth.bands),
+                predicted=to_physical(chips[0].pixels, self.predicted.bands),
+                truth=to_physical(chips[1].pixels, self.truth.bands),
                 source=source,
                 valid=valid,
                 grid=chips[0].grid,
@@ -292,9 +292,3 @@ def _windows(shape: tuple[int, int], halo: int) -> Iterator[tuple[Window, tuple[
                 slice(col - left, min(col + CORE, cols) - left),
             )
             yield window, core
-
-
-def _physical(chip: Chip, bands: Sequence[Band]) -> NDArray[np.float64]:
-    scale = np.array([band.scale for band in bands])[:, None, None]
-    offset = np.array([band.offset for band in bands])[:, None, None]
-    return np.asarray(chip.pixels * scale + offset, np.float64)

@@ -15,7 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from geotranslate.chips.file import read_chip, read_header
 from geotranslate.chips.folder import open_chips
 from geotranslate.errors import ChipsError
-from geotranslate.raster.domain import Band
+from geotranslate.raster.domain import Band, to_physical
 
 Sample = dict[str, Any]
 
@@ -92,7 +92,5 @@ class ChipPairs(NonGeoDataset):
 
 
 def _physical(pixels: Any, bands: Sequence[Band], valid: Tensor) -> Tensor:
-    scale = np.array([band.scale for band in bands])[:, None, None]
-    offset = np.array([band.offset for band in bands])[:, None, None]
-    values = torch.from_numpy((pixels * scale + offset).astype(np.float32))
+    values = torch.from_numpy(to_physical(pixels, bands).astype(np.float32))
     return torch.where(valid, values, 0.0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geotranslate.chips.folder import ChipFolder
 from geotranslate.choices import ModelName
-from geotranslate.raster.domain import Domain
+from geotranslate.raster.domain import Domain, to_physical
 from geotranslate.raster.pictures import choose_stretch, write_grid
 from geotranslate.translation.batch import Batch
 from geotranslate.translation.data import Draw, Preparation, StoredBatch, read_images, read_pairs
@@ -170,13 +170,13 @@ def measure_generators(
 
 
 def _compare(fake_b: Tensor, batch: Batch, domain: Domain) -> Figures:
-    low, high = (np.array(end)[:, None, None] for end in (domain.low, domain.high))
-    high = np.where(high > low, high, low + 1)
+    normalization = domain.normalization()
 
     def physical(images: Tensor) -> NDArray[np.float64]:
-        return np.asarray(low + (high - low) * (_array(images) + 1) / 2, np.float64)
+        return to_physical(normalization.inverse(_array(images)), domain.bands)
 
-    limits = ValueRange(tuple(low.ravel().tolist()), tuple(high.ravel().tolist()))
+    ends = zip(domain.low, domain.high, strict=True)
+    limits = ValueRange(domain.low, tuple(high if high > low else low + 1 for low, high in ends))
     valid = _valid(batch.valid_b, batch.real_b)
     return measure(physical(fake_b), physical(batch.real_b), valid, limits)
 

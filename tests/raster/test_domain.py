@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from geotranslate.errors import SettingError
-from geotranslate.raster.domain import Band, Domain, can_hold, encode, to_dtype
+from geotranslate.raster.domain import Band, Domain, can_hold, encode, to_dtype, to_physical
 
 INTEGERS = ["uint8", "uint16", "int16"]
 
@@ -25,6 +25,12 @@ def domain_of(
         high=(ends[1],),
         **words,
     )
+
+
+def test_physical_values_are_those_of_each_bands_scale_and_offset() -> None:
+    bands = Band(name="red", scale=0.1, offset=-5), Band(name="height", scale=2)
+    stored = np.array([[[0, 255]], [[0, 255]]], np.uint8)
+    assert to_physical(stored, bands).tolist() == [[[-5, 20.5]], [[0, 510]]]
 
 
 def there_and_back(domain: Domain, stored: np.ndarray) -> np.ndarray:

@@ -17,12 +17,12 @@ from torchmetrics.functional.image import (
 
 from geotranslate.errors import GridError, SettingError
 from geotranslate.translation.metrics import (
-    BLOCK,
+    CELL,
     FIGURES,
     HALO,
     Figures,
     ValueRange,
-    block_means,
+    cell_means,
     figures,
     gradients,
     measure,
@@ -121,15 +121,15 @@ def test_figures_of_a_masked_image_follow_their_definitions(seed):
 
 @given(seed=seeds, rows=st.integers(1, 20), cols=st.integers(1, 20))
 @settings(deadline=None, max_examples=20)
-def test_block_means_are_means_of_valid_pixels_where_half_a_block_is_valid(seed, rows, cols):
+def test_cell_means_are_means_of_valid_pixels_where_half_a_cell_is_valid(seed, rows, cols):
     pixels = np.random.default_rng(seed).uniform(size=(2, rows, cols))
     valid = some_valid(seed, rows, cols)
-    means, counts = block_means(pixels, valid)
-    assert counts.shape == (-(-rows // BLOCK), -(-cols // BLOCK))
+    means, counts = cell_means(pixels, valid)
+    assert counts.shape == (-(-rows // CELL), -(-cols // CELL))
     for row, col in np.ndindex(counts.shape):
-        place = (slice(row * BLOCK, (row + 1) * BLOCK), slice(col * BLOCK, (col + 1) * BLOCK))
+        place = (slice(row * CELL, (row + 1) * CELL), slice(col * CELL, (col + 1) * CELL))
         inside = valid[place]
-        assert counts[row, col] == (inside.sum() >= BLOCK * BLOCK / 2)
+        assert counts[row, col] == (inside.sum() >= CELL * CELL / 2)
         if counts[row, col]:
             expected = [band[place][inside].mean() for band in pixels]
             assert means[:, row, col] == pytest.approx(expected)
@@ -220,12 +220,12 @@ def test_figures_without_a_value_are_nan():
     seed=seeds,
     rows=st.lists(st.integers(1, 3), max_size=3),
     cols=st.lists(st.integers(1, 3), max_size=3),
-    rest=st.tuples(st.integers(1, 2 * BLOCK), st.integers(1, 2 * BLOCK)),
+    rest=st.tuples(st.integers(1, 2 * CELL), st.integers(1, 2 * CELL)),
 )
 @settings(deadline=None, max_examples=15)
 def test_windows_add_up_to_the_whole_however_they_are_cut(seed, rows, cols, rest):
     edges = [
-        np.cumsum([0, *(BLOCK * count for count in counts), last])
+        np.cumsum([0, *(CELL * count for count in counts), last])
         for counts, last in zip((rows, cols), rest, strict=True)
     ]
     shape = int(edges[0][-1]), int(edges[1][-1])

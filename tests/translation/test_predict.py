@@ -22,7 +22,7 @@ from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.raster.mosaic import mosaic_rasters
-from geotranslate.raster.output import file_job
+from geotranslate.raster.output import file_job, read_record
 from geotranslate.translation import predict
 from geotranslate.translation.bundle import Translator, save_bundle
 from geotranslate.translation.predict import predict_scenes
@@ -516,6 +516,14 @@ def test_an_output_made_by_other_words_is_refused_with_the_difference(
     assert output.read_bytes() == before
     translate(bundle, sar_scene, output, overwrite=True, **words)
     assert output.read_bytes() != before
+
+
+def test_a_finished_output_outlives_an_upgrade(bundle, sar_scene, tmp_path):
+    output = tmp_path / "out.tif"
+    translate(bundle, sar_scene, output)
+    record = read_record(output)
+    assert record["precision"] in ("float32", "bf16")
+    assert "version" not in record
 
 
 def test_another_model_or_a_changed_scene_is_refused(bundle, sar_scene, tmp_path):

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
+from geotranslate.raster.domain import Band, Domain
+from geotranslate.translation.batch import Batch
 from geotranslate.translation.metrics import ValueRange, measure
-from geotranslate.translation.validation import TOLERANCE, score, spread
+from geotranslate.translation.validation import TOLERANCE, _compare, score, spread
 
 BYTES = ValueRange((0.0,), (255.0,))
 
@@ -38,6 +41,22 @@ def test_the_right_picture_a_pixel_off_scores_higher_than_a_flat_one(town):
     shifted = measured(np.roll(town, 1, axis=1), town)
     flat = measured(np.full_like(town, town.mean()), town)
     assert score(shifted) > score(flat) + 10
+
+
+def test_a_run_measures_in_physical_units():
+    bands = Band(name="red", scale=0.5, offset=-10), Band(name="height", unit="m")
+    domain = Domain(
+        bands=bands,
+        dtype="float32",
+        resolution_m=(10.0, 10.0),
+        low=(0.0, -100.0),
+        high=(1.0, 700.0),
+    )
+    real = torch.rand(1, 2, 32, 32) - 0.5
+    batch = Batch(real, real, None, None)
+    figures = _compare(real + 0.1, batch, domain)  # a twentieth of the range
+    assert figures.psnr == pytest.approx(20 * np.log10(20), abs=1e-3)
+    assert figures.bias == pytest.approx((0.05, 40), abs=1e-3)
 
 
 def test_chips_are_taken_at_even_distances():

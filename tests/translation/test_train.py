@@ -4,10 +4,10 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from torch import nn
@@ -22,6 +22,8 @@ from geotranslate.translation.cyclegan import CycleGANConfig
 from geotranslate.translation.log import Log, read_log
 from geotranslate.translation.pix2pix import Pix2Pix, Pix2PixConfig
 from geotranslate.translation.plan import plan_training
+from geotranslate.translation.precision import choose_arithmetic
+from geotranslate.translation.predict import predict_scenes
 from geotranslate.translation.run_folder import claim_run
 from geotranslate.translation.train import learn, plan_resumption, rate_factor, resume, train
 from geotranslate.translation.validation import spread
@@ -98,10 +100,9 @@ from geotranslate.translation.config import make_config
 from geotranslate.translation.train import train
 
 torch.set_num_threads(1)
-settings, *runs = eval(sys.argv[1])
 alive = []
-for model, chips, run in runs:
-    steps = train(Path(chips), Path(run), make_config(settings | {"model": model}))
+for settings, chips, run in eval(sys.argv[1]):
+    steps = train(Path(chips), Path(run), make_config(settings))
     while next(steps).update < 27:
         pass
     alive.append(steps)
@@ -111,24 +112,32 @@ sys.stdin.read()
 
 
 def test_a_killed_run_that_goes_on_ends_like_one_that_never_stopped(make_chips, tmp_path):
-    settings = TINY | {"updates": 40, "checkpoint_every": 10}
     chips = {model: make_chips(kind, name=kind) for model, kind in KIND.items()}
-    runs = [(model, str(chips[model]), str(tmp_path / f"{model} killed")) for model in chips]
+    # One of them in bf16, where the CPU has it: without, that would be slow.
+    precision = {"pix2pix": choose_arithmetic("auto", torch.device("cpu")), "cyclegan": "float32"}
+    settings = {
+        model: TINY
+        | {"model": model, "updates": 40, "checkpoint_every": 10, "precision": precision[model]}
+        for model in KIND
+    }
+    runs = [
+        (settings[model], str(chips[model]), str(tmp_path / f"{model} killed")) for model in KIND
+    ]
     killed = subprocess.Popen(
-        [sys.executable, "-c", KILLED, repr([settings, *runs])],
+        [sys.executable, "-c", KILLED, repr(runs)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     whole = {model: tmp_path / f"{model} whole" for model in chips}
     for model, run in whole.items():
-        finish(train(chips[model], run, make_config(settings | {"model": model})))
+        finish(train(chips[model], run, make_config(settings[model])))
     with killed:
         assert killed.stdout.readline() == "at work\n"
         killed.send_signal(signal.SIGKILL)
 
-    for workers, (model, _, folder) in enumerate(runs):
-        run = Path(folder)
+    for workers, model in enumerate(KIND):
+        run = tmp_path / f"{model} killed"
         assert load_checkpoint(run)["update"] == 20
         first = next(steps := resume(run, workers=workers))
         assert first.update == 21
@@ -321,6 +330,22 @@ def test_cyclegan_learns_from_pairs_too_and_draws_the_way_back(make_chips, tmp_p
     assert set(load_bundle(run).generators) == {"g_ab", "g_ba"}
     finish(train(make_chips("pairs"), tmp_path / "other", config()))
     assert picture_width(run) > 1.9 * picture_width(tmp_path / "other")
+
+
+def test_what_cyclegan_learned_translates_a_scene_of_b_back_to_a(make_chips, tmp_path):
+    chips, run = make_chips("heaps"), tmp_path / "run"
+    finish(train(chips, run, config(model="cyclegan")))
+    scene, output = chips / "B" / "images" / "000000003.tif", tmp_path / "back.tif"
+    words = {"device": "cpu", "precision": "float32"}
+    assert finish(predict_scenes(run, [scene], output, direction="ba", **words)).state == "written"
+    a = load_bundle(run).domain_a
+    with rasterio.open(scene) as given, rasterio.open(output) as back:
+        assert (back.crs, back.transform, back.shape) == (given.crs, given.transform, given.shape)
+        assert back.dtypes == ("float32", "float32")
+        assert list(back.descriptions) == a.names
+        for values, low, high in zip(back.read(), a.low, a.high, strict=True):
+            assert values.std() > 0
+            assert low - 1e-3 <= values.min() <= values.max() <= high + 1e-3
 
 
 def picture_width(run):

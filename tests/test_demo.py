@@ -45,7 +45,7 @@ def test_a_model_that_learned_nothing_makes_all_files_and_exit_status_1(tmp_path
         assert not (translated.read_masks(1) > scene.read_masks(1)).any()
 
 
-def test_other_words_are_refused_until_the_demo_may_start_over(tmp_path, monkeypatch):
+def test_the_stages_name_their_commands_and_start_over_when_told(tmp_path, monkeypatch):
     taken = {}
     for step in ("tile_scenes", "train", "predict_scenes", "mosaic_rasters"):
 
@@ -63,12 +63,15 @@ def test_other_words_are_refused_until_the_demo_may_start_over(tmp_path, monkeyp
     chips = str(tmp_path / "a demo" / "chips")
     assert [shlex.split(stage.command).count(chips) for stage in stages] == [1, 1, 0, 0]
 
-    output = tmp_path / "demo"
-    (output / "run").mkdir(parents=True)
-    (output / "run" / "other.txt").write_text("mine")
-    done = run_command(output, "--updates", "1")
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
+    other = tmp_path / "demo" / "run" / "other.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    done = run_command(tmp_path / "demo", "--updates", "1")
     assert done.returncode == 2
-    assert "say --overwrite" in done.stderr
+    assert "Choose another folder" in done.stderr
+    assert other.read_text() == "mine"
 
 
 def test_the_held_out_part_is_not_in_the_training_part():

@@ -288,7 +288,7 @@ def exhaust(steps: Iterable[object]) -> None:
 
 
 STUDIES = {"sar-to-rgb": sar_to_rgb, "unpaired": unpaired, "multispectral": multispectral}
-UPDATES = {"sar-to-rgb": 2400, "unpaired": 1500, "multispectral": 600}
+UPDATES = {"sar-to-rgb": 3000, "unpaired": 1500, "multispectral": 600}
 
 
 def main() -> None:

@@ -257,20 +257,6 @@ def _load(path: Path, text: bytes, read: ReadFile) -> Bundle:
     return Bundle(record, generators, _hash(text))
 
 
-def bundle_identity(path: Path) -> str:
-    """What changes when anything in a bundle does, without reading the weights.
-
-    It is the hash of ``model.json``, which holds those of the weights; `load_bundle` checks them.
-
-    Args:
-        path: as for `load_bundle`.
-
-    Raises:
-        BundleError: there is no bundle.
-    """
-    return _hash(_read_record_text(path, _open(path)))
-
-
 def read_bundle_record(path: Path) -> BundleRecord:
     """What a bundle says about itself, without building its networks.
 

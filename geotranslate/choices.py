@@ -39,8 +39,11 @@ LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 MosaicBlend = Literal["feather", "first", "last", "mean"]
 MOSAIC_BLENDS: tuple[MosaicBlend, ...] = get_args(MosaicBlend)
 
-PredictBlend = Literal["crop"]
+PredictBlend = Literal["crop", "hann", "linear"]
 PREDICT_BLENDS: tuple[PredictBlend, ...] = get_args(PredictBlend)
+
+Seams = Literal["tile", "scene", "dense"]
+SEAMS: tuple[Seams, ...] = get_args(Seams)
 
 PredictDecibel = Literal["power", "amplitude", "none"]
 PREDICT_DECIBELS: tuple[PredictDecibel, ...] = get_args(PredictDecibel)

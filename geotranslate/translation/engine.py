@@ -2,80 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotranslate.errors import SettingError
 from geotranslate.networks.context import PLAIN, Context
-from geotranslate.raster.domain import Domain, Normalization
-from geotranslate.raster.scene import Scene
-from geotranslate.translation.bundle import Translator
+from geotranslate.raster.domain import Band, Domain, Normalization
+from geotranslate.raster.scene import Chip
 from geotranslate.translation.precision import Arithmetic, computing
 
-Translate: TypeAlias = Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float32]]
-"""From a scene's pixels (N, bands, rows, cols) and where they are valid (N, rows, cols) to values
-(N, bands, rows, cols) as the target stores them, but not rounded. What lies under invalid pixels
-changes nothing."""
+ROUNDED_BYTES = 2
+"""Integers of at most so many bytes are rounded on the device: there are fewer bytes to carry."""
+
+Place = tuple[slice, slice]
 
 
 class Engine:
-    """A translator on its device, in its arithmetic.
+    """A generator on its device, in its arithmetic, between a scene and a target.
 
     Attributes:
-        source: what it takes.
         target: what it gives.
         device: where it computes.
         arithmetic: that of its convolutions.
     """
 
     def __init__(
-        self, translator: Translator, device: torch.device, arithmetic: Arithmetic
+        self,
+        generator: nn.Module,
+        source: Domain,
+        target: Domain,
+        *,
+        bands: Sequence[Band],
+        device: torch.device,
+        arithmetic: Arithmetic,
     ) -> None:
-        self.source = translator.source
-        self.target = translator.target
+        """Bring a generator to its device.
+
+        Args:
+            generator: in evaluation mode.
+            source: what it takes.
+            target: what it gives.
+            bands: the scene's own, in the source's order: scales and offsets may be others.
+            device: where to compute.
+            arithmetic: of the convolutions.
+        """
+        self.target = target
         self.device = device
         self.arithmetic = arithmetic
-        generator = translator.generator.to(device)
-        self._generator = generator.to(memory_format=torch.channels_last)
-        self._outward = self._on_device(self.target)
+        self._generator = generator.to(device).to(memory_format=torch.channels_last)
+        self._inward = self._on_device(source.model_copy(update={"bands": tuple(bands)}))
+        self._outward = self._on_device(target)
+        stored = np.dtype(target.dtype)
+        small = np.issubdtype(stored, np.integer) and stored.itemsize <= ROUNDED_BYTES
+        self._rounded = stored if small else None
 
-    def on(self, scene: Scene) -> Translate:
-        """What translates pixels as this scene stores them, whatever its scales and offsets.
+    def prepare(self, chips: Sequence[Chip]) -> tuple[Tensor, Tensor]:
+        """Pixels as the network takes them, and where they are valid.
+
+        Args:
+            chips: of one shape, as the scene stores them.
+
+        Returns:
+            (N, bands, rows, cols) in [-1, 1], float32, 0 at invalid pixels; (N, 1, rows, cols)
+            bool. Both on the device.
+        """
+        stored = np.stack([chip.pixels for chip in chips])
+        if stored.dtype.itemsize > 4:
+            stored = stored.astype(np.float32)
+        pixels = torch.from_numpy(stored).to(self.device).float()
+        valid = torch.from_numpy(np.stack([chip.valid for chip in chips])).to(self.device)[:, None]
+        scaled = torch.where(valid, self._inward.forward(pixels), 0.0)
+        return scaled.contiguous(memory_format=torch.channels_last), valid
+
+    @torch.inference_mode()
+    def translate(
+        self,
+        chips: Sequence[Chip],
+        origins: Sequence[tuple[int, int]],
+        places: Sequence[Place],
+        *,
+        rounded: bool,
+    ) -> list[NDArray[Any]]:
+        """Values (bands, rows, cols) as the target stores them; invalid pixels change none.
+
+        Args:
+            chips: of one shape, as the scene stores them.
+            origins: row and column in the scene of each one's first pixel.
+            places: rows and columns of each one that are wanted.
+            rounded: round to the target's dtype, where that is an integer of one or two bytes;
+                else they are float32, and not rounded.
 
         Raises:
-            SettingError: from the result, when a batch does not fit into the device's memory.
+            SettingError: the windows do not fit into the device's memory.
         """
-        inward = self._on_device(self.source.model_copy(update={"bands": scene.bands}))
-        return partial(self._translate, inward)
-
-    def _translate(
-        self, inward: Normalization[Tensor], pixels: NDArray[Any], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
         try:
-            with torch.inference_mode(), computing(self.arithmetic, self.device):
-                stored = torch.from_numpy(pixels.astype(np.float32)).to(self.device)
-                seen = torch.from_numpy(valid).to(self.device)[:, None]
-                scaled = torch.where(seen, inward.forward(stored), 0.0)
-                # Statistics that instance norm takes of a window are those of its valid pixels.
-                context = PLAIN if valid.all() else Context(seen.float())
-                translated = self._generator(
-                    scaled.contiguous(memory_format=torch.channels_last), context
-                )
-                values: NDArray[np.float32] = self._outward.inverse(translated).cpu().numpy()
+            pixels, valid = self.prepare(chips)
+            # Statistics that instance norm takes of a window are those of its valid pixels.
+            whole = all(chip.valid.all() for chip in chips)
+            context = PLAIN if whole else Context(valid.float())
+            with computing(self.arithmetic, self.device):
+                translated = self._generator(pixels, context)
+            values = self._outward.inverse(translated.float())
+            if rounded and self._rounded:
+                values = _rounded(values, self._rounded)
+            return [
+                value[:, rows, cols].cpu().numpy()
+                for value, (rows, cols) in zip(values, places, strict=True)
+            ]
         except torch.OutOfMemoryError as error:
-            count, _, rows, cols = pixels.shape
-            mend = f"--batch {count // 2}" if count > 1 else "a smaller --size and --overwrite"
-            raise SettingError(
-                f"{count} window{'s' * (count > 1)} of {cols} x {rows} px at once do not fit into "
-                f"the memory of {self.device}. Say {mend}, or --device cpu and --overwrite."
-            ) from error
-        return values
+            raise SettingError(self._too_large(chips)) from error
+
+    def _too_large(self, chips: Sequence[Chip]) -> str:
+        count, (rows, cols) = len(chips), chips[0].grid.shape
+        mend = f"--batch {count // 2}" if count > 1 else "a smaller --size and --overwrite"
+        return (
+            f"{count} window{'s' * (count > 1)} of {cols} x {rows} px at once do not fit into "
+            f"the memory of {self.device}. Say {mend}, or --device cpu and --overwrite."
+        )
 
     def _on_device(self, domain: Domain) -> Normalization[Tensor]:
         return domain.normalization(lambda column: torch.from_numpy(column).to(self.device))
+
+
+def _rounded(values: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """Values as integers of a dtype, as :func:`geotranslate.raster.domain.to_dtype` makes them."""
+    limits = np.iinfo(dtype)
+    inside = values.round().clamp(int(limits.min), int(limits.max))
+    return inside.to(getattr(torch, dtype.name))

@@ -6,48 +6,52 @@ cloud-optimized GeoTIFF. So memory does not grow with the scene, and interrupted
 
 from __future__ import annotations
 
+import logging
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from rasterio.errors import WindowError
-from rasterio.windows import Window
-
-from geotranslate.chips.area import Area, read_area
+from geotranslate.chips.area import read_area
 from geotranslate.choices import PREDICT_BLENDS, Precision, PredictBlend, PredictDecibel
-from geotranslate.errors import GridError, SettingError
-from geotranslate.raster.cores import Core, core_size, plan_cores
+from geotranslate.errors import SettingError
+from geotranslate.networks.build import Generator
+from geotranslate.raster.cores import TAPERS, Lattice, core_size, core_step
 from geotranslate.raster.domain import Domain
-from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import check_same_work, file_job, read_record, record_tags
-from geotranslate.raster.scene import RASTER_SUFFIXES, Chip, Scene, expand_paths
+from geotranslate.raster.output import FileJob, file_job, record_tags
+from geotranslate.raster.scene import expand_paths
 from geotranslate.raster.vrt import Source
-from geotranslate.raster.writing import BLOCK, GeoTiff, write_cog
+from geotranslate.raster.writing import BLOCK, write_cog
 from geotranslate.translation.bundle import Direction, load_bundle
-from geotranslate.translation.engine import Engine, Translate
+from geotranslate.translation.network import Network
+from geotranslate.translation.pipeline import translate_rows
 from geotranslate.translation.precision import choose_arithmetic, choose_device
 from geotranslate.translation.preflight import check_scene, open_matching
+from geotranslate.translation.scene_plan import (
+    Bounds,
+    ScenePlan,
+    check_output,
+    has_share,
+    name_outputs,
+    wanted_part,
+)
+
+logger = logging.getLogger(__name__)
 
 BATCH_PIXELS = 1024 * 1024
 """What the cores of one batch hold, where the user names no batch."""
 
+TRUSTED_MARGIN = 128
+"""The most that is read around cores that are blended: nearer to its rim than this a deep U-Net is
+not trusted, and its halo of 512 px would cost more than the blending saves."""
+
 ROW_BLOCK = BLOCK // 2
 """Side of the blocks of a row's file."""
 
-GEOTIFF_SUFFIXES = {".tif", ".tiff"}
-
 State = Literal["translating", "joining", "written", "unchanged"]
-Bounds = tuple[float, float, float, float]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def predict_scenes(
         force: only warn of pixel sizes and values that the model does not know.
 
     Yields:
-        Progress at the start of each scene, after each core and each output.
+        Progress at the start of each scene, after each batch of cores and each output.
 
     Raises:
         BundleError: there is no model, it is damaged, or has no way back.
@@ -133,23 +137,22 @@ def predict_scenes(
     if nodata is not None and math.isnan(nodata):
         nodata = None  # NaN is invalid anyway
     paths = expand_paths(scenes)
-    outputs = _name_outputs(paths, Path(output))
+    outputs = name_outputs(paths, Path(output))
     bundle = load_bundle(Path(model))
     translator = bundle.translator(direction)
     place = choose_device(device)
-    engine = Engine(translator, place, choose_arithmetic(precision, place))
-    stride, halo = translator.generator.stride, translator.generator.halo
-    size = core_size(size, stride=stride, block=ROW_BLOCK)
+    arithmetic = choose_arithmetic(precision, place)
+    lattice = _lattice(translator.generator, size, blend)
     # No batch here: it only changes how fast the work is done, and may have to change to go on. No
     # version of geotranslate either: what is finished stays finished after an upgrade.
     words = {
         "command": "predict",
         "model": bundle.identity,
         "direction": direction,
-        "size": size,
+        "size": lattice.size,
         "blend": blend,
         "device": place.type,
-        "precision": engine.arithmetic,
+        "precision": arithmetic,
         "nodata": nodata,
         "decibel": decibel,
         "bounds": bounds,
@@ -161,123 +164,82 @@ def predict_scenes(
         )
         with open_again() as scene:
             area = read_area(aoi, scene.grid.crs, scene.grid.bounds) if aoi else None
-            part = _wanted_part(path, scene.grid, bounds, area)
+            part = wanted_part(path, scene.grid, bounds, area)
             aoi_words = {"aoi": area.identity if area else None}
             record = words | aoi_words | {"scene": scene.identity()}
-            _check_output(target, record, overwrite=overwrite)
+            check_output(target, record, overwrite=overwrite)
             check_scene(scene, translator.source, part, force=force)
-            rows = plan_cores(scene.grid.shape, part, size=size, stride=stride, halo=halo)
-            grid = scene.grid.window_grid(part)
-        plans.append(_Plan(open_again, target, part, grid, area, rows, record))
-    return _carry_out(plans, engine, _batch(batch, size), overwrite=overwrite)
+            plans.append(
+                ScenePlan(open_again, scene.bands, scene.grid, target, part, area, lattice, record)
+            )
+    network = Network(translator, place, arithmetic)
+    return _carry_out(plans, network, _batch(batch, lattice.size), overwrite=overwrite)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One scene to be translated.
-
-    Attributes:
-        open: opens it with the model's bands.
-        output: the file to be.
-        part: the window of the scene that is wanted.
-        grid: of the part and of the output.
-        area: pixels outside it come out invalid.
-        rows: cores, row by row.
-        record: what must be the same to go on with this work, as JSON values.
-    """
-
-    open: Callable[[], Scene]
-    output: Path
-    part: Window
-    grid: Grid
-    area: Area | None
-    rows: list[list[Core]]
-    record: dict[str, Any]
-
-    @property
-    def steps(self) -> int:
-        """How many there are: a core each, and joining them."""
-        return sum(map(len, self.rows)) + 1
-
-    def window_of(self, row: Sequence[Core]) -> Window:
-        """Where a row of cores lies in the output."""
-        span = row[0].rows
-        return Window(
-            col_off=0,
-            row_off=span.start - self.part.row_off,
-            width=self.part.width,
-            height=span.end - span.start,
-        )
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What was read for a core.
-
-    Attributes:
-        core: what is to be written.
-        wanted: (rows, cols) of the core, True where the output is to hold data.
-        chip: of the window read; None where nothing is wanted.
-    """
-
-    core: Core
-    wanted: NDArray[np.bool_]
-    chip: Chip | None
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A part of the output.
-
-    Attributes:
-        window: in the scene.
-        values: (bands, rows, cols) as the target stores them, but not rounded.
-        valid: (rows, cols).
-    """
-
-    window: Window
-    values: NDArray[np.float32]
-    valid: NDArray[np.bool_]
+def _lattice(generator: Generator, size: int, blend: PredictBlend) -> Lattice:
+    """How scenes are cut for a generator."""
+    stride, halo = generator.stride, generator.halo
+    size = core_size(size, stride=stride, block=ROW_BLOCK)
+    if blend == "crop":
+        return Lattice(size, stride, halo, step=size)
+    size = max(size, 2 * stride)
+    margin = min(halo, max(TRUSTED_MARGIN, stride // 2))
+    return Lattice(size, stride, margin, core_step(size, stride=stride), TAPERS[blend])
 
 
 def _carry_out(
-    plans: Sequence[_Plan], engine: Engine, batch: int, *, overwrite: bool
+    plans: Sequence[ScenePlan], network: Network, batch: int, *, overwrite: bool
 ) -> Iterator[Progress]:
-    done, total = 0, sum(plan.steps for plan in plans)
-    for plan in plans:
+    steps = [sum(map(len, plan.rows())) + 1 for plan in plans]
+    done, total = 0, sum(steps)
+    for plan, all_steps in zip(plans, steps, strict=True):
         yield Progress(done, total, plan.output, "translating")
-        for state, steps, pixels in _write_scene(plan, engine, batch, overwrite=overwrite):
-            done += steps
-            yield Progress(done, total, plan.output, state, pixels)
+        with file_job(plan.output, plan.record, overwrite=overwrite) as job:
+            if job.finished:
+                done += all_steps
+                yield Progress(done, total, plan.output, "unchanged")
+                continue
+            rows = plan.rows()
+            files = {
+                number: source
+                for number, row in enumerate(rows)
+                if (source := plan.row_file(row, job.parts))
+            }
+            for steps_done, pixels in _write_rows(plan, network, job, files, batch):
+                done += steps_done
+                yield Progress(done, total, plan.output, "translating", pixels)
+            yield Progress(done, total, plan.output, "joining")
+            plan.check_unchanged()
+            _join(job, plan, network.target, list(files.values()))
+        done += 1
+        yield Progress(done, total, plan.output, "written")
 
 
-def _write_scene(
-    plan: _Plan, engine: Engine, batch: int, *, overwrite: bool
-) -> Iterator[tuple[State, int, int]]:
-    """Yield a state, how many steps were finished since the last, and their valid pixels."""
-    target = engine.target
-    with file_job(plan.output, plan.record, overwrite=overwrite) as job:
-        if job.finished:
-            yield "unchanged", plan.steps, 0
-            return
-        sources = [
-            Source(job.parts / f"rows_{row[0].rows.start:08d}.tif", plan.window_of(row))
-            for row in plan.rows
-        ]
-        # The reader is left before the scene: nobody may read what is being closed.
-        with plan.open() as scene, ThreadPoolExecutor(max_workers=1) as reader:
-            read = partial(_read, scene, plan.area)
-            translate = engine.on(scene)
-            for row, source in zip(plan.rows, sources, strict=True):
-                if source.path.exists():
-                    yield "translating", len(row), 0
-                    continue
-                readings = _ahead(reader, read, row, depth=batch)
-                pieces = _crop(readings, translate, batch, bands=len(target.bands))
-                for piece in _write_row(source, plan, target, pieces):
-                    yield "translating", 1, int(piece.valid.sum())
-        yield "joining", 0, 0
-        write_cog(
+def _write_rows(
+    plan: ScenePlan, network: Network, job: FileJob, files: Mapping[int, Source], batch: int
+) -> Iterator[tuple[int, int]]:
+    """Yield how many cores were finished since the last time, and their valid pixels."""
+    rows = dict(enumerate(plan.rows()))
+    missing = {number: file for number, file in files.items() if not file.path.exists()}
+    needed = {
+        number: row
+        for number, row in rows.items()
+        if any(has_share(row, rows[other]) for other in missing)
+    }
+    finished = rows.keys() - needed.keys() | files.keys() - missing.keys()
+    if finished:
+        yield sum(len(rows[number]) for number in finished), 0
+    if needed:
+        engine = network.engine(plan, job.parts)
+        for written in translate_rows(plan, engine, needed, missing, batch):
+            yield written.cores * (written.row not in finished), written.pixels
+
+
+def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Source]) -> None:
+    """Make one file of the rows, in a thread, so that Ctrl-C is answered meanwhile."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        joined = thread.submit(
+            write_cog,
             job.output,
             sources,
             plan.grid,
@@ -287,156 +249,11 @@ def _write_scene(
             tags=record_tags(job.record),
             scratch=job.parts,
         )
-    yield "written", 1, 0
-
-
-def _read(scene: Scene, area: Area | None, core: Core) -> _Reading:
-    grid = scene.grid.window_grid(core.window)
-    wanted = area.inside(grid) if area else np.ones(grid.shape, bool)
-    if not wanted.any():
-        return _Reading(core, wanted, None)
-    chip = scene.read_reflected(core.read_window)
-    wanted &= chip.valid[core.written]
-    return _Reading(core, wanted, chip if wanted.any() else None)
-
-
-def _ahead(
-    worker: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, depth: int
-) -> Iterator[Result]:
-    """Results in the items' order, up to ``depth`` of them made before they are asked for."""
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        pending.append(worker.submit(function, item))
-        if len(pending) > depth:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
-def _crop(
-    readings: Iterable[_Reading], translate: Translate, batch: int, *, bands: int
-) -> Iterator[_Piece]:
-    """Translate windows, those of one shape together, and keep of each its core."""
-    waiting: list[tuple[_Reading, Chip]] = []
-    for reading in readings:
-        chip = reading.chip
-        if chip is None:
-            nothing = np.zeros((bands, *reading.wanted.shape), np.float32)
-            yield _Piece(reading.core.window, nothing, reading.wanted)
-            continue
-        if waiting and (len(waiting) == batch or chip.grid.shape != waiting[0][1].grid.shape):
-            yield from _translate_cores(waiting, translate)
-            waiting = []
-        waiting.append((reading, chip))
-    if waiting:
-        yield from _translate_cores(waiting, translate)
-
-
-def _translate_cores(
-    group: Sequence[tuple[_Reading, Chip]], translate: Translate
-) -> Iterator[_Piece]:
-    pixels = np.stack([chip.pixels for _, chip in group])
-    valid = np.stack([chip.valid for _, chip in group])
-    for (reading, _), values in zip(group, translate(pixels, valid), strict=True):
-        rows, cols = reading.core.written
-        yield _Piece(reading.core.window, values[:, rows, cols], reading.wanted)
-
-
-def _write_row(
-    source: Source, plan: _Plan, target: Domain, pieces: Iterable[_Piece]
-) -> Iterator[_Piece]:
-    """Write a row of cores into its file, and pass on each piece once it is written."""
-    row_off = plan.part.row_off + source.window.row_off
-    with GeoTiff(
-        source.path,
-        plan.grid.window_grid(source.window),
-        bands=target.bands,
-        dtype=target.dtype,
-        nodata=target.nodata,
-    ) as file:
-        for piece in pieces:
-            window = Window(
-                col_off=piece.window.col_off - plan.part.col_off,
-                row_off=piece.window.row_off - row_off,
-                width=piece.window.width,
-                height=piece.window.height,
-            )
-            file.write(window, target.encode(piece.values, piece.valid), piece.valid)
-            yield piece
-
-
-def _name_outputs(paths: Sequence[str], output: Path) -> list[Path]:
-    """The file that each scene becomes.
-
-    Raises:
-        SettingError: two scenes would become one file, or the output is no GeoTIFF.
-    """
-    suffix = output.suffix.lower()
-    if suffix in RASTER_SUFFIXES - GEOTIFF_SUFFIXES and not output.is_dir():
-        raise SettingError(
-            f"translations are written as GeoTIFF, which {output} would not be taken for. Choose "
-            f"{output.with_suffix('.tif')}."
-        )
-    if suffix in GEOTIFF_SUFFIXES and not output.is_dir():
-        if len(paths) > 1:
-            raise SettingError(
-                f"{len(paths)} scenes cannot become one file, {output}. Give a folder, such as "
-                f"{output.with_suffix('')}; `geotranslate mosaic` joins what is in it."
-            )
-        return [output]
-    scenes: dict[str, str] = {}
-    for path in paths:
-        stem = _stem(path)
-        if stem.lower() in scenes:
-            raise SettingError(
-                f"{scenes[stem.lower()]} and {path} would both become {output / stem}.tif. "
-                "Translate them one by one, into two folders."
-            )
-        scenes[stem.lower()] = path
-    return [output / f"{_stem(path)}.tif" for path in paths]
-
-
-def _stem(path: str) -> str:
-    """The name of what a GDAL path points at, without suffix."""
-    return PurePosixPath(path.replace("\\", "/").split("?")[0]).stem
-
-
-def _wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None) -> Window:
-    """The window of a scene that is to be translated.
-
-    Raises:
-        GridError: no pixel is.
-    """
-    part = Window(col_off=0, row_off=0, width=grid.width, height=grid.height)
-    if bounds is not None:
-        part = grid.window_of(bounds)
-    if area is None:
-        return part
-    if not area.shape.is_empty:
-        with suppress(GridError, WindowError):
-            return part.intersection(grid.window_of(area.bounds))
-    left, bottom, right, top = grid.window_grid(part).bounds
-    raise GridError(
-        f"the area of interest {area.path} shares no pixel with the part of {path} that is "
-        f"wanted, {left:.10g} to {right:.10g} by {bottom:.10g} to {top:.10g} in {grid.crs}: "
-        "nothing would be left. Give an area that overlaps it."
-    )
-
-
-def _check_output(output: Path, record: dict[str, Any], *, overwrite: bool) -> None:
-    """Refuse early what would be refused, or destroyed, when its turn comes.
-
-    Raises:
-        SettingError: the output is the scene itself.
-        OutputError: it is there already, made by other words.
-    """
-    if output.resolve() in {Path(name).resolve() for name, *_ in record["scene"]["files"]}:
-        raise SettingError(
-            f"{output} is the scene that is to be translated, and writing it would destroy it. "
-            "Choose another output."
-        )
-    if output.exists() and not overwrite:
-        check_same_work(output, read_record(output), record)
+        try:
+            joined.result()
+        except KeyboardInterrupt:
+            logger.warning("%s is nearly there: it is finished before this stops.", job.output)
+            raise
 
 
 def _batch(batch: int | None, size: int) -> int:

@@ -474,10 +474,10 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(bundle, sar_scene,
     assert not (tmp_path / "out.tif").exists()
     parts = tmp_path / "out.tif.parts"
     finished = {path.name: path.stat().st_mtime_ns for path in parts.glob("rows_*.tif")}
-    assert len(finished) == 1
+    assert len(finished) in (1, 2)  # the writer may be ahead of what it has told
 
     steps = list(predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words))
-    assert steps[1].done == 5  # the first row, at once
+    assert steps[1].done == 5 * len(finished)  # at once
     assert steps[1].pixels == 0
     assert not parts.exists()
     list(predict_scenes(bundle, [sar_scene], tmp_path / "undisturbed.tif", **words))
@@ -552,7 +552,8 @@ def test_an_interruption_leaves_finished_rows_that_another_batch_goes_on_with(
 
 
 def test_an_interruption_before_the_first_row_leaves_nothing(bundle, sar_scene, tmp_path):
-    steps = predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", size=32, device="cpu")
+    words = {"size": 32, "batch": 1, "device": "cpu"}
+    steps = predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words)
     next(steps), next(steps)
     steps.close()
     assert [path.name for path in tmp_path.iterdir()] == ["sar.tif"]

@@ -17,7 +17,6 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
-from geotranslate.chips.area import Bounds, read_area
 from geotranslate.chips.config import TileConfig
 from geotranslate.chips.cut import PlannedChip
 from geotranslate.chips.layout import LAYOUTS, SPLITS, Layout
@@ -32,6 +31,7 @@ from geotranslate.chips.windows import (
     lay_windows,
 )
 from geotranslate.errors import ChipsError, GridError, SettingError
+from geotranslate.raster.area import Bounds, read_area
 from geotranslate.raster.grid import Grid
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geotranslate.chips.area import Area
+from geotranslate.raster.area import Area
 from geotranslate.raster.cores import Core
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.scene import Chip, Scene

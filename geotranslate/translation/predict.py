@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from geotranslate.chips.area import read_area
 from geotranslate.choices import PREDICT_BLENDS, Precision, PredictBlend, PredictDecibel
 from geotranslate.errors import SettingError
 from geotranslate.networks.build import Generator
+from geotranslate.raster.area import read_area
 from geotranslate.raster.cores import TAPERS, Lattice, core_size, core_step
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import FileJob, file_job, record_tags

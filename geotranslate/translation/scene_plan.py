@@ -11,8 +11,8 @@ from typing import Any
 from rasterio.errors import WindowError
 from rasterio.windows import Window
 
-from geotranslate.chips.area import Area
 from geotranslate.errors import GeotranslateError, GridError, OutputError, SettingError
+from geotranslate.raster.area import Area
 from geotranslate.raster.cores import Core, Lattice, plan_cores
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid

@@ -7,8 +7,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 
-from geotranslate.chips.area import read_area
 from geotranslate.errors import SettingError
+from geotranslate.raster.area import read_area
 from geotranslate.raster.grid import Grid
 from tests.conftest import NORTH_UP
 

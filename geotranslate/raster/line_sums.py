@@ -58,11 +58,8 @@ class Lines:
 
     @property
     def reach(self) -> int:
-        """Pixels on each side of a line whose mean levels make its step; a power of two."""
-        reach = WIDEST_REACH
-        while reach > max(self.size // 8, 1):
-            reach //= 2
-        return reach
+        """Pixels around a line that are its neighbourhood; beyond them is elsewhere."""
+        return min(max(self.size // 8, 1), WIDEST_REACH)
 
     def on(self, length: int) -> NDArray[np.intp]:
         """The lines across an axis of ``length`` pixels, each by the pixel that follows it."""
@@ -73,53 +70,49 @@ class LineSums:
     """Sums along each line of one direction; line ``i`` lies between pixels ``i - 1`` and ``i``.
 
     Attributes:
-        pairs: (length,) pairs of valid neighbours across the line.
+        lines: where windows meet; an edge of a window ends where lines of both directions cross.
+        pairs: (length,) pairs of valid neighbours, one on each side of the line.
         gradient: (bands, length) sum of the absolute differences of these pairs.
-        places: (length,) pixels along the line with ``reach`` valid pixels on both sides.
-        step: (bands, length) sum over window edges of the absolute value of the summed
-            differences between the means of these pixels on both sides.
+        step: (bands, length) the differences are summed over each window edge with their signs,
+            so that texture cancels and a jump of the level stays; sum of the absolute values.
     """
 
     def __init__(self, lines: Lines, bands: int, length: int) -> None:
         self.lines = lines
         self.pairs = np.zeros(length, np.int64)
         self.gradient = np.zeros((bands, length))
-        self.places = np.zeros(length, np.int64)
         self.step = np.zeros((bands, length))
-        # Signed sums of the window edge that what came so far has not completed.
+        # Sums over the edge that the pixels so far have not completed.
         self._open = np.zeros((bands, length))
 
-    def add(
-        self, pixels: Values, valid: NDArray[np.bool_], *, along: int, across: int, counted: slice
-    ) -> None:
-        """Add what a part of the raster tells about some lines; along a line, parts come in order.
+    def add(self, pixels: Values, valid: NDArray[np.bool_], *, along: int, first: int) -> None:
+        """Add what pixels tell about the lines between them; along a line, they come in order.
 
         Args:
             pixels: (bands, along the lines, across them).
             valid: (along, across).
             along: position of the first pixel along the lines.
-            across: position of the first pixel across them.
-            counted: the lines to add to; where the raster goes on, the pixels have to reach as
-                far beyond them as ``lines.reach``.
+            first: the line before the second pixel.
         """
-        differences, found, at = _differences(pixels, valid, 1, across, counted)
+        found = valid[:, 1:] & valid[:, :-1]
+        # Where no data is, a value may be infinite.
+        differences = np.diff(np.where(valid, pixels, 0.0), axis=2) * found
+        at = slice(first, first + found.shape[1])
         self.pairs[at] += found.sum(axis=0)
         self.gradient[:, at] += np.abs(differences).sum(axis=1)
 
-        size, offset = self.lines.size, self.lines.offset
-        if (along - offset) % size == 0:
-            self._close(counted)
-        starts = range(along + (offset - along) % size, along + valid.shape[0], size)
-        edges = np.array(sorted({0, *(start - along for start in starts)}))
-        differences, found, at = _differences(pixels, valid, self.lines.reach, across, counted)
-        self.places[at] += found.sum(axis=0)
-        sums = np.add.reduceat(differences, edges, axis=1)
+        size = self.lines.size
+        start = (self.lines.offset - along) % size
+        if start == 0:
+            self._close(at)
+        edges = np.array([*range(0 if start == 0 else start - size, found.shape[0], size)])
+        sums = np.add.reduceat(differences, np.maximum(edges, 0), axis=1)
         sums[:, 0] += self._open[:, at]
         self.step[:, at] += np.abs(sums[:, :-1]).sum(axis=1)
         self._open[:, at] = sums[:, -1]
 
     def finish(self) -> None:
-        """Count the window edges that end with the raster."""
+        """Count the edges that end with the raster."""
         self._close(slice(None))
 
     def _close(self, at: slice) -> None:
@@ -127,32 +120,8 @@ class LineSums:
         self._open[:, at] = 0
 
 
-def _differences(
-    pixels: Values, valid: NDArray[np.bool_], width: int, across: int, counted: slice
-) -> tuple[Values, NDArray[np.bool_], slice]:
-    """Mean of ``width`` pixels behind each counted line minus the mean of those before it.
-
-    Returns:
-        The differences (bands, along, lines), 0 where a pixel is not valid; where (along, lines)
-        all are; and the lines that have so many pixels on both sides.
-    """
-    first = max(counted.start, across + width)
-    last = max(min(counted.stop, across + valid.shape[1] - width + 1), first)
-    sums, whole = pixels, valid
-    reached = 1
-    while reached < width:
-        sums = sums[..., :-reached] + sums[..., reached:]
-        whole = whole[..., :-reached] & whole[..., reached:]
-        reached *= 2
-    behind = slice(first - across, last - across)
-    before = slice(first - across - width, last - across - width)
-    found = whole[..., behind] & whole[..., before]
-    differences = np.where(found, (sums[..., behind] - sums[..., before]) / width, 0.0)
-    return differences, found, slice(first, last)
-
-
 class RasterSums:
-    """The sums along all lines of a raster, in both directions.
+    """The sums along all lines of a raster.
 
     Attributes:
         vertical: lines between columns.
@@ -165,23 +134,10 @@ class RasterSums:
         self.horizontal = LineSums(lines, bands, rows)
 
     def add(self, strip: Strip, pixels: Values, valid: NDArray[np.bool_]) -> None:
-        """Add the next strip: pixels (bands, rows, cols), where (rows, cols) says they are valid."""
-        pixels = np.where(valid, pixels, 0.0)
-        inner, cols = strip.inner, valid.shape[1]
-        self.vertical.add(
-            pixels[:, inner],
-            valid[inner],
-            along=strip.start,
-            across=0,
-            counted=slice(0, cols),
-        )
-        self.horizontal.add(
-            pixels.swapaxes(1, 2),
-            valid.T,
-            along=0,
-            across=int(strip.window.row_off),
-            counted=slice(strip.start, strip.stop),
-        )
+        """Add the next strip: pixels (bands, rows, cols), valid (rows, cols)."""
+        inner, top = strip.inner, int(strip.window.row_off)
+        self.vertical.add(pixels[:, inner], valid[inner], along=strip.start, first=1)
+        self.horizontal.add(pixels.swapaxes(1, 2), valid.T, along=0, first=top + 1)
 
     def finish(self) -> None:
         """Say that no strip is left."""
@@ -195,26 +151,22 @@ class Strip:
 
     Attributes:
         start: first row that counts.
-        stop: where they end.
-        window: what is read: these rows, and a few around them as far as the raster goes.
+        window: what is read: the rows that count, and the one above them where there is one.
     """
 
     start: int
-    stop: int
     window: Window
 
     @property
     def inner(self) -> slice:
         """The rows that count, among those read."""
-        first = int(self.window.row_off)
-        return slice(self.start - first, self.stop - first)
+        return slice(self.start - int(self.window.row_off), None)
 
 
-def strips(grid: Grid, reach: int) -> Iterator[Strip]:
-    """Strips of whole rows that cover a raster from above, read with ``reach`` rows around each."""
+def strips(grid: Grid) -> Iterator[Strip]:
+    """Strips of whole rows that cover a raster from above."""
     rows, cols = grid.shape
     height = max(STRIP_PIXELS // cols, LEAST_ROWS)
     for start in range(0, rows, height):
-        stop = min(start + height, rows)
-        top, bottom = max(start - reach, 0), min(stop + reach, rows)
-        yield Strip(start, stop, Window(col_off=0, row_off=top, width=cols, height=bottom - top))
+        top, bottom = max(start - 1, 0), min(start + height, rows)
+        yield Strip(start, Window(col_off=0, row_off=top, width=cols, height=bottom - top))

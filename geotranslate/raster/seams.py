@@ -153,7 +153,7 @@ def measure_seams(path: str | Path, size: int, offset: int = 0) -> SeamFigures:
         check_crossed(lines, scene)
         sums = RasterSums(lines, len(scene.bands), scene.grid.shape)
         statistics: tuple[BandStatistics, ...] = ()
-        for strip in strips(scene.grid, lines.reach):
+        for strip in strips(scene.grid):
             chip = scene.read(strip.window)
             pixels = to_physical(chip.pixels, scene.bands)
             sums.add(strip, pixels, chip.valid)
@@ -249,7 +249,7 @@ def measure_mismatch(path: str | Path, other: str | Path, lines: Lines | None = 
         measured = [RasterSums(lines, count, shape) for _ in range(2)] if lines else []
         total, largest, shared = np.zeros(count), np.zeros(count), 0
         statistics: tuple[BandStatistics, ...] = ()
-        for strip in strips(ours.grid, lines.reach if lines else 0):
+        for strip in strips(ours.grid):
             chips = [scene.read(strip.window) for scene in (ours, theirs)]
             valid = chips[0].valid & chips[1].valid
             pixels = [
@@ -310,7 +310,7 @@ def line_figures(sums: LineSums, band: int) -> LineFigures | None:
         band: index of the band, from 0.
     """
     gradient = _contrast(sums.gradient[band], sums.pairs, sums.lines)
-    step = _contrast(sums.step[band], sums.places, sums.lines)
+    step = _contrast(sums.step[band], sums.pairs, sums.lines)
     if gradient is None or step is None:
         return None
     return LineFigures(gradient, step, _peak(sums.gradient[band], sums.pairs, sums.lines))

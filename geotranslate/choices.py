@@ -27,6 +27,8 @@ NORM_OF_MODEL: dict[ModelName, Norm] = {"pix2pix": "batch", "cyclegan": "instanc
 GanLoss = Literal["lsgan", "bce"]
 GAN_LOSSES: tuple[GanLoss, ...] = get_args(GanLoss)
 
+Judge = Literal["detail", "image"]
+
 Augment = Literal["d4", "none"]
 AUGMENTS: tuple[Augment, ...] = get_args(Augment)
 

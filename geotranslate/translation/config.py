@@ -16,6 +16,7 @@ from geotranslate.choices import (
     DiscriminatorNorm,
     GanLoss,
     GeneratorKind,
+    Judge,
     ModelName,
     Norm,
     Precision,
@@ -39,6 +40,7 @@ Another device changes the last bits, and that is what one wants when a run move
 ONLY_FOR: dict[str, tuple[str, str]] = {
     "blocks": ("generator", "resnet"),
     "depth": ("generator", "unet"),
+    "judge": ("model", "pix2pix"),
     "l1": ("model", "pix2pix"),
     "pool_l2": ("model", "pix2pix"),
     "cycle": ("model", "cyclegan"),
@@ -116,6 +118,10 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
 
     gan_loss: GanLoss = "lsgan"
     """What the discriminator is asked: least squares, or binary cross-entropy."""
+
+    judge: Judge = "detail"
+    """pix2pix: what the discriminator sees of a translation: its detail on the coarse colours of
+    the truth, or the whole image."""
 
     l1: float = Field(5.0, ge=0)
     """pix2pix: weight of the mean distance to the truth."""

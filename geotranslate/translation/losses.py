@@ -10,6 +10,9 @@ from geotranslate.choices import GanLoss
 from geotranslate.networks.geometry import ReceptiveField
 from geotranslate.translation.batch import hide
 
+CELL = 8
+"""Side in pixels of the cells whose means are compared."""
+
 
 def masked_l1(fake: Tensor, real: Tensor, valid: Tensor | None) -> Tensor:
     """Mean absolute difference over the valid pixels of the whole batch; 0 where there are none.
@@ -23,19 +26,42 @@ def masked_l1(fake: Tensor, real: Tensor, valid: Tensor | None) -> Tensor:
     return difference.abs().sum() / _values(fake, valid)
 
 
-def pooled_l2(fake: Tensor, real: Tensor, valid: Tensor | None, cell: int = 8) -> Tensor:
+def pooled_l2(fake: Tensor, real: Tensor, valid: Tensor | None, cell: int = CELL) -> Tensor:
     """Mean squared difference between the means over cells of ``cell`` x ``cell`` px.
 
     It forgives pairs that lie a few pixels off each other. Only valid pixels enter a mean, and a
     cell weighs by their number. Cells at the right and lower rim may be smaller.
     """
-    difference = hide(fake - real, valid)
-    counts = torch.ones_like(fake[:, :1]) if valid is None else valid.to(fake.dtype)
+    sums, pixels = _cell_sums(fake - real, valid, cell)
+    return (sums.square() / pixels).sum() / _values(fake, valid)
+
+
+def detail_of(fake: Tensor, real: Tensor, valid: Tensor | None, cell: int = CELL) -> Tensor:
+    """The detail of ``fake`` on the coarse colours of ``real``.
+
+    Coarse colours are the means over cells of ``cell`` x ``cell`` px, interpolated between the
+    centres of the cells so that no edges show. ``real`` itself comes back as it is.
+
+    Args:
+        fake: (N, C, H, W).
+        real: (N, C, H, W).
+        valid: (N, 1, H, W) of 0 and 1; only valid pixels enter a mean.
+        cell: side of the cells in pixels.
+    """
+    rows, cols = fake.shape[-2:]
+    sums, pixels = _cell_sums(real - fake, valid, cell)
+    shift = functional.interpolate(sums / pixels, scale_factor=cell, mode="bilinear")
+    return hide(fake + shift[..., :rows, :cols], valid)
+
+
+def _cell_sums(images: Tensor, valid: Tensor | None, cell: int) -> tuple[Tensor, Tensor]:
+    """Sums over the valid pixels of each cell, and how many they are, at least 1."""
+    counts = torch.ones_like(images[:, :1]) if valid is None else valid.to(images.dtype)
     sums, pixels = (
-        functional.avg_pool2d(image, cell, ceil_mode=True, divisor_override=1)
-        for image in (difference, counts)
+        functional.avg_pool2d(each, cell, ceil_mode=True, divisor_override=1)
+        for each in (hide(images, valid), counts)
     )
-    return (sums.square() / pixels.clamp(min=1)).sum() / _values(fake, valid)
+    return sums, pixels.clamp(min=1)
 
 
 def _values(images: Tensor, valid: Tensor | None) -> Tensor | int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel
 
-from geotranslate.choices import ModelName
 from geotranslate.networks.build import (
     DiscriminatorSpec,
     GeneratorSpec,
@@ -16,9 +14,6 @@ from geotranslate.translation.cyclegan import CycleGAN, CycleGANConfig
 from geotranslate.translation.pix2pix import Pix2Pix, Pix2PixConfig
 
 Model = Pix2Pix | CycleGAN
-
-CONFIGS: dict[ModelName, type[BaseModel]] = {"pix2pix": Pix2PixConfig, "cyclegan": CycleGANConfig}
-"""What each model can be told."""
 
 
 def build_model(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from geotranslate.choices import GanLoss
+from geotranslate.choices import GanLoss, Judge
 from geotranslate.networks.context import Context
 from geotranslate.networks.patchgan import PatchGAN
 from geotranslate.translation.batch import Batch, hide
@@ -25,7 +25,7 @@ from geotranslate.translation.learning import (
     predicting,
     state_of,
 )
-from geotranslate.translation.losses import Judgement, masked_l1, pooled_l2
+from geotranslate.translation.losses import Judgement, detail_of, masked_l1, pooled_l2
 
 
 class Pix2PixConfig(BaseModel, frozen=True, extra="forbid"):
@@ -37,6 +37,10 @@ class Pix2PixConfig(BaseModel, frozen=True, extra="forbid"):
 
     gan_loss: GanLoss = "lsgan"
     """What the discriminator is asked: least squares, or binary cross-entropy as in the paper."""
+
+    judge: Judge = "detail"
+    """What the discriminator sees of a translation: its detail on the coarse colours of the truth,
+    so that these answer to `pool_l2` alone; or the whole image, as in the paper."""
 
     l1: float = Field(default=5.0, ge=0)
     """Weight of the mean absolute difference to the truth, beside 1 for the discriminator."""
@@ -91,14 +95,15 @@ class Pix2Pix:
         batch = batch.hidden()
         real_a, real_b, valid = batch.real_a, batch.real_b, batch.valid_b
         fake_b = hide(g_ab(real_a, Context(valid, track=True)), valid)
+        judged = detail_of(fake_b, real_b, valid) if self.config.judge == "detail" else fake_b
 
         d_real = d_b(torch.cat([real_a, real_b], dim=1), Context(valid))
-        d_fake = d_b(torch.cat([real_a, fake_b.detach()], dim=1), Context(valid))
+        d_fake = d_b(torch.cat([real_a, judged.detach()], dim=1), Context(valid))
         d_loss = (as_real(d_real, valid) + as_fake(d_fake, valid)) / 2
         descend(self.optimizers["d"], d_loss, self.backward)
 
         with frozen(d_b):
-            d_fake = d_b(torch.cat([real_a, fake_b], dim=1), Context(valid))
+            d_fake = d_b(torch.cat([real_a, judged], dim=1), Context(valid))
         fooled = as_real(d_fake, valid)
         l1, pool_l2 = masked_l1(fake_b, real_b, valid), pooled_l2(fake_b, real_b, valid)
         g_loss = fooled + self.config.l1 * l1 + self.config.pool_l2 * pool_l2

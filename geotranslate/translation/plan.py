@@ -133,6 +133,7 @@ def loss_config(config: TrainConfig) -> Pix2PixConfig | CycleGANConfig:
     if config.model == "pix2pix":
         return Pix2PixConfig(
             gan_loss=config.gan_loss,
+            judge=config.judge,
             l1=config.l1,
             pool_l2=config.pool_l2,
             learning_rate=config.learning_rate,

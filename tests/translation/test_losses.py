@@ -13,6 +13,7 @@ from geotranslate.translation.batch import Batch, hide
 from geotranslate.translation.losses import (
     ADVERSARIAL,
     Judgement,
+    detail_of,
     masked_l1,
     pooled_l2,
     valid_share,
@@ -68,6 +69,36 @@ def test_pooled_l2_compares_the_means_of_valid_pixels_cell_by_cell(seed, share) 
                     total += float((next(means) - next(means)).square().sum()) * int(where.sum())
                     pixels += int(where.sum())
     assert float(pooled_l2(fake, real, valid)) == pytest.approx(total / pixels / 2, rel=1e-4)
+
+
+def test_a_discriminator_of_detail_learns_nothing_from_coarse_colours() -> None:
+    fake, real, _ = pair_and_mask(0, 1)
+    coarse = functional.interpolate(torch.rand(3, 2, 1, 1), (20, 20))
+    torch.testing.assert_close(detail_of(fake + coarse, real, None), detail_of(fake, real, None))
+    torch.testing.assert_close(detail_of(real + coarse, real, None), real)
+
+
+def test_what_was_changed_lies_between_the_means_of_neighbouring_cells() -> None:
+    fake, real, _ = pair_and_mask(0, 1, side=24)
+    means = functional.avg_pool2d(real - fake, 8)
+    change = detail_of(fake, real, None) - fake
+    middles = torch.stack(
+        [change[..., r : r + 2, c : c + 2].mean((2, 3)) for r in (3, 11, 19) for c in (3, 11, 19)],
+        -1,
+    )
+    torch.testing.assert_close(middles[..., 4], means[..., 1, 1], atol=0.02, rtol=0)
+    assert change.abs().amax() <= means.abs().amax() + 1e-6
+
+
+@few
+@given(seed=st.integers(0, 99), share=st.floats(0.05, 1))
+def test_detail_is_that_of_valid_pixels_and_real_stays_real(seed, share) -> None:
+    fake, real, valid = pair_and_mask(seed, share)
+    detail = detail_of(fake, real, valid)
+    spoiled = torch.where(valid > 0, fake, torch.nan)
+    assert torch.equal(detail_of(spoiled, real, valid), detail)
+    assert (detail[valid.expand_as(detail) == 0] == 0).all()
+    assert torch.equal(detail_of(real, real, valid), hide(real, valid))
 
 
 @pytest.mark.parametrize("gan_loss", GAN_LOSSES)

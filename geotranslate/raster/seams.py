@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
 from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster.domain import Band, to_physical
@@ -20,14 +21,12 @@ from geotranslate.raster.line_sums import Lines, LineSums, RasterSums, Strip, Va
 from geotranslate.raster.scene import Scene, open_scene
 from geotranslate.raster.statistics import BandStatistics, band_statistics, merge_statistics
 
-VISIBLE_SCORE = 2.0
-"""Below it, the lines differ from other lines no more than those differ among themselves."""
+VISIBLE_CHANCE = 0.005
+"""Lines are called visible where lines that mean nothing would stand out as much at most this
+often. That takes a score of 2.6, and more where a short period has few lines to compare with."""
 
-VISIBLE_SHARE = 0.005
-"""Lines are only called visible if hardly any other offset stands out as much: what holds for
-this share of offsets holds for lines that mean nothing by chance."""
-
-VISIBLE_PEAK = 3.0
+VISIBLE_PEAK = 4.0
+"""Power over that around it from which the gradients count as repeating with the lines."""
 
 HARMONICS = 8
 """Multiples of the frequency of the lines that the spectral peak looks at."""
@@ -47,18 +46,18 @@ class Contrast:
         on_lines: mean over the lines.
         elsewhere: what it would be if the lines stood out as much as the other offsets do.
         score: the difference of the two over the standard deviation among other offsets.
-        rivals: share of the other offsets that stand out at least as much.
+        chance: how often lines that mean nothing reach this score, by Student's distribution.
     """
 
     on_lines: float
     elsewhere: float
     score: float
-    rivals: float
+    chance: float
 
     @property
     def visible(self) -> bool:
         """Whether the lines stand out beyond chance."""
-        return self.score >= VISIBLE_SCORE and self.rivals <= VISIBLE_SHARE
+        return self.chance <= VISIBLE_CHANCE
 
     @property
     def excess(self) -> float:
@@ -161,19 +160,22 @@ def measure_seams(path: str | Path, size: int, offset: int = 0) -> SeamFigures:
                 [statistics, _inner_statistics(strip, pixels, chip.valid)]
             )
         sums.finish()
-        return SeamFigures(
-            path=scene.path,
-            lines=lines,
-            bands=tuple(
-                BandSeams(
-                    band=band,
-                    std=statistics[index].std,
-                    vertical=line_figures(sums.vertical, index),
-                    horizontal=line_figures(sums.horizontal, index),
-                )
-                for index, band in enumerate(scene.bands)
-            ),
+        bands = tuple(
+            BandSeams(
+                band=band,
+                std=statistics[index].std,
+                vertical=line_figures(sums.vertical, index),
+                horizontal=line_figures(sums.horizontal, index),
+            )
+            for index, band in enumerate(scene.bands)
         )
+    if not any(list(band.directions()) for band in bands):
+        raise GridError(
+            f"{path} holds no data on both sides of any line every {size} px, or too near to its "
+            "rim, so there is nothing to measure. Check its nodata value with `geotranslate "
+            "info`, or choose another size or offset."
+        )
+    return SeamFigures(str(path), lines, bands)
 
 
 @dataclass(frozen=True)
@@ -342,16 +344,26 @@ def _contrast(total: Values, count: NDArray[np.int64], lines: Lines) -> Contrast
     others = by_offset[away & (weight > 0)]
     on_line = used & (offset == 0)
     on_lines = float(total[on_line].sum() / count[on_line].sum())
-    if not others.size:
+    if others.size < 2:
         return None
     excess = float(by_offset[half] - others.mean())
     spread = max(float(others.std()), ROUNDING * abs(on_lines))
+    score = excess / spread if spread else 0.0
     return Contrast(
         on_lines=on_lines,
         elsewhere=on_lines - excess,
-        score=excess / spread if spread else 0.0,
-        rivals=float((others >= by_offset[half]).mean()),
+        score=score,
+        chance=_chance_of(score, others.size),
     )
+
+
+def _chance_of(score: float, others: int) -> float:
+    """How often one more value of a normal population scores as high against ``others`` of it.
+
+    The score divides by their standard deviation, not by the estimate for the population.
+    """
+    t = score * math.sqrt((others - 1) / (others + 1))
+    return float(stdtr(others - 1, -t))
 
 
 def _surroundings(total: Values, count: NDArray[np.int64], reach: int) -> Values:

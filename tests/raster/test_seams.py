@@ -1,0 +1,342 @@
+"""Seam figures: made rasters with a known answer, a slow reference, and real imagery."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from geotranslate.errors import BandError, GridError, SettingError
+from geotranslate.raster import line_sums
+from geotranslate.raster.domain import Band
+from geotranslate.raster.line_sums import Lines, RasterSums, Strip
+from geotranslate.raster.seams import line_figures, measure_mismatch, measure_seams
+
+
+def noise(seed=0, bands=1, rows=200, cols=230):
+    return np.random.default_rng(seed).normal(100, 10, (bands, rows, cols)).astype(np.float32)
+
+
+def tiles(rows, cols, size, heights, offset=0):
+    """A level of its own for each window; ``heights`` is (more rows, more cols than needed)."""
+    row, col = ((np.arange(n) - offset) // size + 1 for n in (rows, cols))
+    return heights[np.ix_(row, col)]
+
+
+def figures_of(pixels, size, offset=0, valid=None):
+    """The figures of an array's first band, (vertical, horizontal)."""
+    pixels = np.asarray(pixels, np.float64)
+    valid = np.ones(pixels.shape[1:], bool) if valid is None else valid
+    rows, cols = valid.shape
+    sums = RasterSums(Lines(size, offset), len(pixels), (rows, cols))
+    strip = Strip(0, rasterio.windows.Window(col_off=0, row_off=0, width=cols, height=rows))
+    sums.add(strip, pixels, valid)
+    sums.finish()
+    return line_figures(sums.vertical, 0), line_figures(sums.horizontal, 0)
+
+
+def slow_contrast(values, count, size, offset, reach):
+    """The definition in the docs, position by position: (on the lines, score, others)."""
+    length = len(values)
+    lines = [i for i in range(1, length) if i % size == offset]
+    stands_out, pixels = {}, {}
+    for i in range(length):
+        sides = []
+        for ring in (range(i - 2 * reach, i - reach + 1), range(i + reach, i + 2 * reach + 1)):
+            inside = [j for j in ring if 0 <= j < length]
+            if sum(count[j] for j in inside):
+                sides.append(sum(values[j] for j in inside) / sum(count[j] for j in inside))
+        if count[i] and len(sides) == 2:
+            stands_out[i] = values[i] / count[i] - sum(sides) / 2
+    by_offset = {}
+    for away in range(-(size // 2), size - size // 2):
+        used = [line + away for line in lines if line + away in stands_out]
+        pixels[away] = sum(count[i] for i in used)
+        if pixels[away]:
+            by_offset[away] = sum(count[i] * stands_out[i] for i in used) / pixels[away]
+    others = np.array([m for away, m in by_offset.items() if abs(away) >= reach])
+    used = [i for i in lines if i in stands_out]
+    on_lines = sum(values[i] for i in used) / sum(count[i] for i in used)
+    excess = by_offset[0] - others.mean()
+    return on_lines, excess / others.std(), len(others)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 9),
+    size=st.sampled_from([4, 7, 16, 31]),
+    shift=st.integers(0, 30),
+    holes=st.booleans(),
+)
+def test_the_figures_are_those_of_the_definition(seed, size, shift, holes):
+    random = np.random.default_rng(seed)
+    image = random.normal(0, 1, (70, 85)).cumsum(axis=1)
+    valid = random.random(image.shape) > 0.2 if holes else np.ones(image.shape, bool)
+    image[~valid] = np.inf
+    offset = shift % size
+    for figures, pixels, found in zip(
+        figures_of(image[None], size, offset, valid),
+        (image, image.T),
+        (valid, valid.T),
+        strict=True,
+    ):
+        along, length = pixels.shape
+        count, gradient, step = [0] * length, [0.0] * length, [0.0] * length
+        for i in range(1, length):
+            both = found[:, i] & found[:, i - 1]
+            jumps = np.where(
+                both, np.where(both, pixels[:, i], 0) - np.where(both, pixels[:, i - 1], 0), 0
+            )
+            count[i], gradient[i] = both.sum(), np.abs(jumps).sum()
+            edges = (np.arange(along) - offset) // size
+            step[i] = sum(abs(jumps[edges == edge].sum()) for edge in set(edges))
+        reach = min(max(size // 8, 1), 8)
+        for contrast, values in ((figures.gradient, gradient), (figures.step, step)):
+            on_lines, score, others = slow_contrast(values, count, size, offset, reach)
+            assert contrast.on_lines == pytest.approx(on_lines)
+            assert contrast.score == pytest.approx(score)
+            scale = np.sqrt((others - 1) / (others + 1))
+            assert contrast.chance == pytest.approx(stats.t.sf(score * scale, others - 1))
+
+
+@pytest.mark.parametrize("offset", [0, 24])
+def test_windows_with_a_level_of_their_own_are_found_on_their_lines_only(make_raster, offset):
+    heights = np.random.default_rng(1).normal(0, 2, (6, 6))
+    pixels = 0.3 * noise() + tiles(200, 230, 64, heights, offset).astype(np.float32)
+    path = make_raster("tiles.tif", pixels)
+    found = measure_seams(path, 64, offset)
+    assert found.visible
+    for name, figures in found.bands[0].directions():
+        assert figures.step.visible, name
+    assert not measure_seams(path, 64, (offset + 32) % 64).visible
+
+
+def test_the_step_is_the_mean_jump_from_window_to_window(make_raster):
+    # Up and down by 3 from window to window, so that each edge jumps by 3.
+    board = 3.0 * np.indices((6, 6)).sum(axis=0) % 6
+    pixels = tiles(256, 256, 64, board)[None].astype(np.float32) + 5
+    band = measure_seams(make_raster("board.tif", pixels), 64).bands[0]
+    for _, figures in band.directions():
+        assert figures.step.on_lines == pytest.approx(3)
+        assert figures.step.elsewhere == pytest.approx(0, abs=0.2)
+        assert figures.gradient.on_lines == pytest.approx(3)
+    assert band.std == pytest.approx(1.5)
+
+
+def test_lines_alone_are_found_where_no_level_differs():
+    # As padding leaves them: the level is the same in all windows, the rim of each is noisy.
+    pixels = noise(rows=256, cols=256)
+    pixels[:, :, 64::64] += np.random.default_rng(2).normal(0, 10, pixels[:, :, 64::64].shape)
+    vertical, horizontal = figures_of(pixels, 64)
+    assert vertical.gradient.visible
+    assert not horizontal.visible
+
+
+@pytest.mark.parametrize(("size", "offset"), [(32, 0), (64, 10)])
+def test_noise_without_seams_is_invisible(size, offset):
+    scores, visible = [], []
+    for seed in range(60):
+        for figures in figures_of(noise(seed, rows=210, cols=260), size, offset):
+            scores += [figures.gradient.score, figures.step.score]
+            visible.append(figures.visible)
+    assert np.mean(np.array(scores) < 2) > 0.95
+    assert np.mean(visible) < 0.05
+
+
+def test_content_that_changes_over_the_scene_is_no_seam():
+    rows, cols = np.indices((256, 300))
+    slope = 0.2 * cols + 0.001 * rows * cols
+    rough = noise(3, rows=256, cols=300)[0] * np.linspace(0.2, 3, 300)
+    for figures in figures_of((slope + rough)[None], 64):
+        assert not figures.visible
+    for figures in figures_of(slope[None], 64):
+        assert not figures.visible
+
+
+def test_a_blended_seam_shows_in_the_spectrum_only():
+    # Two predictions that differ as noise does are averaged where windows overlap.
+    away = np.abs((np.arange(512) + 16) % 64 - 16)
+    weight = np.clip(0.5 + away / 32, 0.5, 1)
+    blend = np.minimum.outer(weight, weight)
+    pixels = blend * noise(4, 1, 512, 512) + (1 - blend) * noise(5, 1, 512, 512)
+    for figures in figures_of(pixels, 64):
+        assert not figures.visible
+        assert figures.periodic
+    for figures in figures_of(noise(6, 1, 512, 512), 64):
+        assert not figures.periodic
+
+
+def test_gradients_count_only_where_both_pixels_are_valid(make_raster):
+    pixels = noise(7, bands=2)
+    pixels[:, 60:110, 50:130] = 9999
+    valid = np.ones(pixels.shape[1:], bool)
+    valid[60:110, 50:130] = False
+    valid[:, 64:66] = False
+    masked = measure_seams(make_raster("masked.tif", pixels, valid=valid), 64)
+    pixels[:, ~valid] = -9999
+    nodata = measure_seams(make_raster("nodata.tif", pixels, nodata=-9999), 64)
+    assert masked.bands == nodata.bands
+    assert not masked.visible
+    assert masked.bands[0].vertical.gradient.on_lines == pytest.approx(11.3, abs=1)
+
+
+def test_strips_of_any_height_give_the_same_figures(make_raster, monkeypatch):
+    pixels = noise(8, bands=2, rows=150, cols=90)
+    paths = make_raster("a.tif", pixels), make_raster("b.tif", pixels + noise(9, 2, 150, 90))
+    found = []
+    for height in (1000, 64, 7, 1):
+        monkeypatch.setattr(line_sums, "STRIP_PIXELS", height * 90)
+        monkeypatch.setattr(line_sums, "LEAST_ROWS", 1)
+        bands = measure_seams(paths[0], 32, 5).bands
+        numbers = [x for b in bands for _, f in b.directions() for x in _numbers(f)]
+        mismatch = measure_mismatch(*paths, Lines(32, 5))
+        numbers += [x for b in mismatch.bands for x in (b.mean, b.largest, b.std, b.vertical)]
+        found.append([*numbers, mismatch.pixels])
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-9)
+
+
+def _numbers(figures):
+    return [*vars(figures.gradient).values(), *vars(figures.step).values(), figures.peak]
+
+
+def test_values_are_physical(make_raster):
+    pixels = np.round(noise(10)).astype(np.int16)
+    plain = measure_seams(make_raster("plain.tif", pixels), 64).bands[0]
+    band = Band(name="B04", unit="reflectance", scale=0.0001, offset=-0.1)
+    scaled = measure_seams(make_raster("scaled.tif", pixels, bands=(band,)), 64).bands[0]
+    assert scaled.band.unit == "reflectance"
+    assert scaled.std == pytest.approx(plain.std / 10_000)
+    assert scaled.vertical.step.on_lines == pytest.approx(plain.vertical.step.on_lines / 10_000)
+    assert scaled.vertical.gradient.score == pytest.approx(plain.vertical.gradient.score)
+
+
+def test_a_flat_raster_has_no_seams(make_raster):
+    found = measure_seams(make_raster("flat.tif", np.full((1, 100, 100), 7, np.uint8)), 16)
+    assert not found.visible
+    assert found.bands[0].vertical.gradient.score == 0
+    assert found.bands[0].vertical.peak == 1
+
+
+def test_a_direction_that_no_line_crosses_has_no_figures(make_raster):
+    found = measure_seams(make_raster("wide.tif", noise(rows=30, cols=300)), 64)
+    assert found.bands[0].horizontal is None
+    assert math.isfinite(found.bands[0].vertical.gradient.score)
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "mend"),
+    [
+        (3, 0, "Choose 4 px or more"),
+        (64, 64, "Choose an offset from 0 to 63"),
+        (64, -1, "Choose an offset from 0 to 63"),
+        (230, 0, "below 230 px"),
+    ],
+)
+def test_lines_that_cannot_be_measured_are_refused_with_the_mend(make_raster, size, offset, mend):
+    path = make_raster("noise.tif", noise())
+    with pytest.raises(SettingError, match=mend):
+        measure_seams(path, size, offset)
+
+
+def test_a_raster_without_data_at_the_lines_is_refused(make_raster):
+    valid = np.zeros((200, 230), bool)
+    valid[:20, :20] = True
+    path = make_raster("corner.tif", noise(), valid=valid)
+    with pytest.raises(GridError, match="Check its nodata value"):
+        measure_seams(path, 64)
+
+
+def test_a_mismatch_is_the_difference_over_the_standard_deviation(make_raster):
+    other = noise(11, bands=2)
+    pixels = other.copy()
+    pixels[0] += 1
+    pixels[1, 5, 5] -= 4
+    valid = np.ones(pixels.shape[1:], bool)
+    valid[100:, :40] = False
+    pixels[:, ~valid] = 0
+    found = measure_mismatch(
+        make_raster("ours.tif", pixels, valid=valid), make_raster("other.tif", other)
+    )
+    spread = other[:, valid].astype(np.float64).std(axis=1)
+    assert found.pixels == valid.sum()
+    assert [band.largest for band in found.bands] == pytest.approx([1, 4], abs=1e-4)
+    means = [1, 4 / valid.sum()]
+    assert [band.mean for band in found.bands] == pytest.approx(means, abs=1e-6)
+    assert found.share == pytest.approx(np.mean(means / spread), rel=1e-4)
+    assert found.bands[0].vertical is None
+
+
+def test_the_gradient_ratio_compares_the_same_lines_and_pixels(make_raster):
+    other = noise(12)
+    pixels = other.copy()
+    valid = np.ones(pixels.shape[1:], bool)
+    valid[:, 150:] = False
+    # Twice the jump over the only horizontal line that both have in full.
+    pixels[0, 128:] += 2 * (other[0, 128] - other[0, 127]) - (other[0, 128] - other[0, 127])
+    found = measure_mismatch(
+        make_raster("ours.tif", pixels), make_raster("other.tif", other, valid=valid), Lines(128)
+    )
+    assert found.bands[0].horizontal == pytest.approx(2, rel=1e-4)
+    jumps = [np.abs(np.diff(x[0, :, 127:129], axis=1)).mean() for x in (pixels, other)]
+    assert found.bands[0].vertical == pytest.approx(jumps[0] / jumps[1], rel=1e-4)
+
+
+def test_a_raster_equals_itself(make_raster):
+    path = make_raster("same.tif", noise(13, bands=3))
+    found = measure_mismatch(path, path, Lines(64))
+    assert found.share == 0
+    assert all((b.largest, b.vertical, b.horizontal) == (0, 1, 1) for b in found.bands)
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "mend"),
+    [
+        ({"col": 3}, GridError, "gdalwarp"),
+        ({"crs": "EPSG:32634"}, GridError, "gdalwarp"),
+        ({"transform": Affine(20, 0, 500_000, 0, -20, 4_000_000)}, GridError, "gdalwarp"),
+        ({"pixels": noise(rows=100)}, GridError, re.escape("230 x 100 px")),
+        ({"pixels": noise(bands=2)}, BandError, "same bands"),
+        ({"bands": (Band(name="VV", unit="dB"),)}, BandError, "Bring both to one unit"),
+        ({"valid": np.zeros((200, 230), bool)}, GridError, "Check their nodata values"),
+    ],
+)
+def test_rasters_that_cannot_be_compared_are_refused_with_the_mend(make_raster, other, error, mend):
+    ours = make_raster("ours.tif", noise(), bands=(Band(name="VV", unit="power"),))
+    theirs = make_raster("other.tif", **{"pixels": noise(), **other})
+    with pytest.raises(error, match=mend):
+        measure_mismatch(ours, theirs)
+
+
+def test_lines_that_do_not_cross_two_rasters_are_refused(make_raster):
+    path = make_raster("small.tif", noise(rows=50, cols=60))
+    with pytest.raises(SettingError, match="below 60 px"):
+        measure_mismatch(path, path, Lines(64))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [256, 512, 1024])
+def test_true_imagery_has_no_seams(real_data, size):
+    path = real_data / "volkov-s1s2-1024" / "scene_3072" / "opt.tif"
+    found = measure_seams(path, size)
+    assert not found.visible
+    assert not any(f.periodic for band in found.bands for _, f in band.directions())
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("share", [0.01, 0.02])
+def test_windows_a_little_brighter_or_darker_are_found_in_true_imagery(
+    real_data, make_raster, share
+):
+    with rasterio.open(real_data / "volkov-s1s2-1024" / "scene_3072" / "opt.tif") as file:
+        pixels = file.read(window=rasterio.windows.Window(0, 0, 2048, 2048))
+    random = np.random.default_rng(14)
+    gains = 1 + share * random.choice([-1, 1], (10, 10))
+    spoilt = np.round(pixels * tiles(2048, 2048, 256, gains)).clip(0, 255).astype(np.uint8)
+    assert not measure_seams(make_raster("true.tif", pixels), 256).visible
+    assert measure_seams(make_raster("spoilt.tif", spoilt), 256).visible

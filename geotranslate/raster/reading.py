@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -17,6 +18,10 @@ from rasterio.windows import Window
 
 from geotranslate.errors import BandError
 from geotranslate.raster.domain import Band, can_hold
+
+Validity = Literal["nowhere", "mask", "nodata", "several"]
+"""Where a file says which pixels are invalid: nothing can be, its mask, a nodata value; or several
+of these, an alpha band, or floats, which may be NaN."""
 
 # Of decoded blocks. GDAL itself takes a twentieth of the memory, which may be gigabytes.
 CACHE_MB = "512"
@@ -32,6 +37,30 @@ def open_dataset(path: str | Path) -> rasterio.DatasetReader:
         # Who needs a place on the map says so in a sentence of ours, with the mend.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path)
+
+
+@contextmanager
+def bounded_cache(size: int) -> Iterator[None]:
+    """Let GDAL keep at most ``size`` bytes of decoded blocks, where the user has set no limit.
+
+    The limit is that of the process, for as long as this is open.
+    """
+    if os.environ.get("GDAL_CACHEMAX", CACHE_MB) != CACHE_MB:
+        yield
+        return
+    # Bytes and not megabytes: rasterio gives the number to GDAL's function, not to its option.
+    with rasterio.Env(GDAL_CACHEMAX=min(size, int(CACHE_MB) * 2**20)):
+        yield
+
+
+def striped_bytes(dataset: rasterio.DatasetReader) -> int:
+    """Bytes that a row of pixels takes in GDAL's cache where blocks are whole rows; 0 for tiles.
+
+    Who reads windows side by side decodes such rows again for each, unless all of them stay there.
+    """
+    if all(width < dataset.width for _, width in dataset.block_shapes):
+        return 0
+    return int(dataset.width * sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes))
 
 
 def read_pixels(
@@ -83,6 +112,21 @@ def stored_nodata(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> fl
     if values[0] is None or len(set(map(repr, values))) > 1:
         return None
     return values[0] if can_hold(stored_type(dataset, indexes), values[0]) else None
+
+
+def stored_validity(
+    dataset: rasterio.DatasetReader, indexes: Sequence[int], nodata: float | None = None
+) -> Validity:
+    """Where a file says which of its pixels are invalid; see :func:`read_pixels`."""
+    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+    plain = np.issubdtype(stored_type(dataset, indexes), np.integer) and nodata is None
+    if not plain or _alpha(dataset):
+        return "several"
+    if flags == {MaskFlags.all_valid}:
+        return "nowhere"
+    if any(value is not None for value in nodata_values(dataset)):
+        return "nodata" if flags == {MaskFlags.nodata} else "several"
+    return "mask" if flags == {MaskFlags.per_dataset} else "several"
 
 
 def stored_bands(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[Band, ...]:

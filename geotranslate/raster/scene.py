@@ -22,6 +22,7 @@ from geotranslate.errors import BandError, GridError, RasterError, SettingError,
 from geotranslate.raster.domain import Band, can_hold
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.reading import (
+    Validity,
     choose_bands,
     nodata_values,
     open_dataset,
@@ -29,6 +30,7 @@ from geotranslate.raster.reading import (
     stored_bands,
     stored_nodata,
     stored_type,
+    striped_bytes,
 )
 
 # Sentinel-1's noise floor is near -30 dB; nothing darker than this says anything about the ground.
@@ -134,6 +136,11 @@ class Scene:
     ) -> None:
         self.close()
 
+    @property
+    def striped_bytes(self) -> int:
+        """Bytes that a row of pixels takes in GDAL's cache where blocks are whole rows, else 0."""
+        return striped_bytes(self._dataset)
+
     def close(self) -> None:
         """Give the file back."""
         self._dataset.close()
@@ -175,6 +182,11 @@ class Scene:
             return chip
         place = np.ix_(rows - needed.row_off, cols - needed.col_off)
         return Chip(chip.pixels[:, *place], chip.valid[place], self.grid.window_grid(window))
+
+    @property
+    def validity(self) -> Validity:
+        """Where the file says which pixels are invalid."""
+        return stored_validity(self._dataset, self._indexes, self._nodata_given)
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same for work on this scene to be continued."""

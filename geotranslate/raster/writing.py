@@ -19,9 +19,13 @@ from geotranslate.errors import OutputError, reason
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.output import explained, settle
+from geotranslate.raster.reading import bounded_cache
 from geotranslate.raster.vrt import Source, build_vrt
 
 BLOCK = 512
+
+JOINING_CACHE = 64 * 2**20
+"""Bytes of decoded blocks that GDAL keeps while it joins files: it goes through them once."""
 
 
 class GeoTiff:
@@ -132,17 +136,18 @@ def write_cog(
     with explained(output):
         text = build_vrt(sources, grid, bands=bands, dtype=dtype, nodata=nodata, tags=tags)
         vrt.write_text(text, encoding="utf-8")
-        rasterio.shutil.copy(
-            vrt,
-            part,
-            driver="COG",
-            COMPRESS="DEFLATE",
-            PREDICTOR="YES",
-            BLOCKSIZE=str(BLOCK),
-            BIGTIFF="IF_SAFER",
-            OVERVIEW_RESAMPLING="AVERAGE",
-            NUM_THREADS="ALL_CPUS",
-        )
+        with bounded_cache(JOINING_CACHE):
+            rasterio.shutil.copy(
+                vrt,
+                part,
+                driver="COG",
+                COMPRESS="DEFLATE",
+                PREDICTOR="YES",
+                BLOCKSIZE=str(BLOCK),
+                BIGTIFF="IF_SAFER",
+                OVERVIEW_RESAMPLING="AVERAGE",
+                NUM_THREADS="ALL_CPUS",
+            )
         check_readable(part, grid)
         settle(part, output)
 

@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from geotranslate.raster.area import Area
 from geotranslate.raster.cores import Core
 from geotranslate.raster.domain import Domain
+from geotranslate.raster.reading import bounded_cache
 from geotranslate.raster.scene import Chip, Scene
 from geotranslate.raster.strip import Strip
 from geotranslate.raster.vrt import Source
@@ -25,6 +26,9 @@ from geotranslate.translation.scene_plan import ScenePlan
 from geotranslate.translation.stages import stage
 
 Row = Sequence[Core]
+
+READING_CACHE = 64 * 2**20
+"""Bytes of decoded blocks that GDAL keeps: what two windows share, and what is being written."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ def translate_rows(
 @contextmanager
 def _reader(plan: ScenePlan) -> Iterator[Callable[[Core], Reading]]:
     with plan.open() as scene:
-        yield partial(read_core, scene, plan.area)
+        rows = plan.lattice.size + 2 * plan.lattice.halo
+        with bounded_cache(READING_CACHE + rows * scene.striped_bytes):
+            yield partial(read_core, scene, plan.area)
 
 
 def read_core(scene: Scene, area: Area | None, core: Core) -> Reading:

@@ -154,12 +154,15 @@ def read(path):
 
 
 @pytest.mark.parametrize("size", [32, 64, 300])
-@pytest.mark.parametrize("batch", [1, 3])
-def test_an_identity_generator_gives_the_raster_back(make_raster, serve, tmp_path, size, batch):
+@pytest.mark.parametrize(("blend", "batch"), [("crop", 1), ("crop", 3), ("hann", 3), ("linear", 1)])
+def test_an_identity_generator_gives_the_raster_back(
+    make_raster, serve, tmp_path, size, blend, batch
+):
     serve(Identity(), RGB, RGB)
     pixels = np.random.default_rng(1).integers(0, 256, (3, 70, 99), dtype=np.uint8)
     scene = make_raster("scene.tif", pixels, bands=RGB.bands, col=7, row=3)
-    values, valid = translate("", scene, tmp_path / "out.tif", size=size, batch=batch)
+    words = {"size": size, "blend": blend, "batch": batch}
+    values, valid = translate("", scene, tmp_path / "out.tif", **words)
     assert (values == pixels).all()
     assert valid.all()
     with rasterio.open(scene) as given, rasterio.open(tmp_path / "out.tif") as got:
@@ -247,7 +250,7 @@ def whole(bundle, tmp_path_factory):
 FINE = {"size": 32, "batch": 1}
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(row=st.integers(0, 66), col=st.integers(0, 89), data=st.data())
 def test_a_part_is_bit_for_bit_the_part_of_the_whole(bundle, whole, row, col, data):
     scene, (values, valid) = whole
@@ -302,6 +305,125 @@ def test_windows_that_an_area_does_not_touch_are_not_computed(make_raster, serve
     _, valid = translate("", scene, tmp_path / "out.tif", size=40, batch=1, aoi=area)
     assert valid.sum() == 200
     assert len(generator.shapes) == 2
+
+
+# ------------------------------------------------------------------------------------- blending
+
+
+class PlusMean(nn.Module):
+    """Adds the mean of its window: the network whose seams no one can overlook."""
+
+    stride, halo = 4, 8
+
+    def forward(self, x, context=PLAIN):
+        return x / 2 + x.mean(dim=(2, 3), keepdim=True) / 2
+
+
+def blend_everything(pixels, window_of, size, step, margin, taper):
+    """The scene by PlusMean, in float64 with sums of the whole scene: nothing rolls here."""
+    height, width = pixels.shape[1:]
+    sums, weights = np.zeros(pixels.shape), np.zeros((height, width))
+
+    def places(length):
+        rim = -(-length // 4) * 4
+        last = max(rim - size, 0)
+        return sorted({*range(0, last, step), last}), rim
+
+    def fades(starts, rim):
+        """Weights of each core along an axis."""
+        for index, start in enumerate(starts):
+            stop = min(start + size, rim)
+            weight = np.ones(stop - start)
+            if index:
+                overlap = starts[index - 1] + size - start
+                weight[:overlap] *= taper((np.arange(overlap) + 0.5) / overlap)
+            if index + 1 < len(starts):
+                overlap = stop - starts[index + 1]
+                weight[-overlap:] *= taper((np.arange(overlap) + 0.5) / overlap)[::-1]
+            yield start, weight
+
+    rows, cols = places(height), places(width)
+    for (top, down), (left, right) in itertools.product(fades(*rows), fades(*cols)):
+        seen = window_of(
+            top - margin, left - margin, len(down) + 2 * margin, len(right) + 2 * margin
+        )
+        value = pixels / 2 + seen.mean(axis=(1, 2), dtype=float)[:, None, None] / 2
+        place = np.s_[top : min(top + len(down), height), left : min(left + len(right), width)]
+        weight = np.outer(down, right)[: height - top, : width - left]
+        sums[:, *place] += weight * value[:, *place]
+        weights[place] += weight
+    return sums / weights
+
+
+@pytest.mark.parametrize("shape", [(89, 131), (97, 29), (11, 7)])
+@pytest.mark.parametrize("blend", ["hann", "linear"])
+def test_blended_windows_are_their_weighted_means(make_raster, serve, tmp_path, shape, blend):
+    wide = RGB.model_copy(update={"dtype": "float32"})
+    serve(PlusMean(), RGB, wide)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, *shape), dtype=np.uint8)
+    pixels += (np.arange(shape[1]) % 70).astype(np.uint8)
+    scene = make_raster("scene.tif", pixels, bands=RGB.bands)
+    mirrored = np.pad(pixels, ((0, 0), (100, 100), (100, 100)), mode="reflect")
+
+    def window_of(row, col, height, width):
+        return mirrored[:, 100 + row : 100 + row + height, 100 + col : 100 + col + width]
+
+    taper = {"hann": lambda x: np.sin(np.pi / 2 * x) ** 2, "linear": lambda x: x}[blend]
+    expected = blend_everything(pixels, window_of, size=32, step=24, margin=8, taper=taper)
+    values, _ = translate("", scene, tmp_path / "out.tif", size=32, blend=blend, batch=3)
+    assert np.abs(values - expected).max() < 1e-3
+    assert (expected - expected.round()).std() > 0.1
+
+
+def test_invalid_pixels_stay_out_of_a_blend_and_change_nothing(make_raster, serve, tmp_path):
+    serve(random_generator(RESNET), SAR, MAP)
+    pixels, valid = sar_pixels(91, 133)
+    scene = make_raster("sar.tif", pixels, bands=SAR.bands, nodata=SAR.nodata)
+    cropped, _ = translate("", scene, tmp_path / "crop.tif", size=32)
+    blended, found = translate("", scene, tmp_path / "hann.tif", size=32, blend="hann")
+    assert (found == valid).all()
+    assert (blended[:, ~valid] == -1).all()
+    assert np.abs(blended - cropped)[:, valid].max() < 1e-4  # its halo is exact
+
+
+def test_a_deep_unet_is_read_with_less_than_its_halo_where_it_is_blended(
+    make_raster, serve, tmp_path
+):
+    shapes = []
+
+    class Deep(Identity):
+        stride, halo = 256, 512
+
+        def forward(self, x, context=PLAIN):
+            shapes.append(tuple(x.shape[-2:]))
+            return x
+
+    serve(Deep(), RGB, RGB)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 300, 900), dtype=np.uint8)
+    scene = make_raster("scene.tif", pixels, bands=RGB.bands)
+    values, _ = translate("", scene, tmp_path / "out.tif", size=512, blend="hann")
+    assert (values == pixels).all()
+    assert set(shapes) == {(512 + 256, 512 + 256)}
+
+
+@pytest.mark.parametrize("bounds", [(500_300, 3_999_400, 501_100, 3_999_800), None])
+def test_a_blend_that_was_interrupted_ends_with_the_same_bytes(sar_scene, serve, tmp_path, bounds):
+    serve(PlusMean(), SAR, SAR)
+    words = {"size": 32, "blend": "linear", "batch": 2, "device": "cpu", "bounds": bounds}
+    words |= {"precision": "float32"}
+    list(predict_scenes("", [sar_scene], tmp_path / "undisturbed.tif", **words))
+    output = tmp_path / "out.tif"
+    finished, stops = 0, 0
+    while not output.exists():
+        steps = predict_scenes("", [sar_scene], output, **words)
+        for _ in steps:
+            found = len(list((tmp_path / "out.tif.parts").glob("rows_*.tif")))
+            if found > finished:
+                finished, stops = found, stops + 1
+                break
+        steps.close()
+    assert stops > 1
+    assert output.read_bytes() == (tmp_path / "undisturbed.tif").read_bytes()
 
 
 # ------------------------------------------------------------------------------- what is valid
@@ -631,7 +753,7 @@ def test_an_area_outside_the_scene_or_the_bounds_is_refused(bundle, sar_scene, t
     [
         ({"size": 0}, "1024 is a good one"),
         ({"batch": 0}, "Choose a batch from 1"),
-        ({"blend": "feather"}, "Choose one of crop"),
+        ({"blend": "feather"}, "Choose one of crop, hann, linear"),
         ({"device": "cuda:99"}, "Choose one of these, or auto"),
         ({"precision": "half"}, "Choose one of auto, float32, bf16"),
     ],

@@ -66,6 +66,22 @@ class Lines:
         return np.arange(self.offset or self.size, length, self.size)
 
 
+def parse_lines(text: str) -> Lines:
+    """The lines that SIZE or SIZE,OFFSET stands for.
+
+    Raises:
+        SettingError: it stands for none.
+    """
+    words = text.split(",")
+    if len(words) > 2 or not all(word.strip().isdecimal() for word in words):
+        raise SettingError(
+            f"seams is {text!r}, which says nothing of where windows meet. Give the pixels from "
+            "one line to the next, such as 256, and after a comma where the first one lies if "
+            "that is somewhere else: 256,128."
+        )
+    return Lines(*map(int, words))
+
+
 class LineSums:
     """Sums along each line of one direction; line ``i`` lies between pixels ``i - 1`` and ``i``.
 

@@ -14,8 +14,9 @@ from scipy import stats
 from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster import line_sums
 from geotranslate.raster.domain import Band
+from geotranslate.raster.line_figures import line_figures
 from geotranslate.raster.line_sums import Lines, RasterSums, Strip
-from geotranslate.raster.seams import line_figures, measure_mismatch, measure_seams
+from geotranslate.raster.seams import measure_mismatch, measure_seams
 
 
 def noise(seed=0, bands=1, rows=200, cols=230):

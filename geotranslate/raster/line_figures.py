@@ -1,0 +1,203 @@
+"""How the lines where windows meet stand out from all other lines of pixels.
+
+docs/evaluate.md defines the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from geotranslate.raster.line_sums import Lines, LineSums, Values
+
+VISIBLE_CHANCE = 0.005
+"""Lines are called visible where lines that mean nothing would stand out as much at most this
+often. That takes a score of 2.6, and more where a short period has few lines to compare with."""
+
+VISIBLE_PEAK = 4.0
+"""Power over that around it from which the gradients count as repeating with the lines."""
+
+HARMONICS = 8
+"""Multiples of the frequency of the lines that the spectral peak looks at."""
+
+NEIGHBOURS = 4
+"""Frequencies on each side of a harmonic that it is compared with."""
+
+ROUNDING = 1e-9
+"""Parts of a mean below which differences between lines are those of computing it."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A figure on the lines against the same figure elsewhere, in the band's unit.
+
+    Attributes:
+        on_lines: mean over the lines.
+        elsewhere: what it would be if the lines stood out as much as the other offsets do.
+        score: the difference of the two over the standard deviation among other offsets.
+        chance: how often lines that mean nothing reach this score, by Student's distribution.
+    """
+
+    on_lines: float
+    elsewhere: float
+    score: float
+    chance: float
+
+    @property
+    def visible(self) -> bool:
+        """Whether the lines stand out beyond chance."""
+        return self.chance <= VISIBLE_CHANCE
+
+    @property
+    def excess(self) -> float:
+        """What the lines have more."""
+        return self.on_lines - self.elsewhere
+
+
+@dataclass(frozen=True)
+class LineFigures:
+    """What one band shows on the lines of one direction.
+
+    Attributes:
+        gradient: mean absolute difference of the pixels on both sides of a line.
+        step: mean absolute jump of the level from one window to the next, along a window's edge.
+        peak: power of the gradients at the lines' frequency and its harmonics, over that of
+            the frequencies around them; NaN where the raster holds less than two periods.
+    """
+
+    gradient: Contrast
+    step: Contrast
+    peak: float
+
+    @property
+    def visible(self) -> bool:
+        """Whether gradients or levels on the lines stand out beyond chance."""
+        return self.gradient.visible or self.step.visible
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the gradients repeat with the lines, as blended seams make them do."""
+        return self.peak >= VISIBLE_PEAK
+
+
+def line_figures(sums: LineSums, band: int) -> LineFigures | None:
+    """The figures of one band and direction; None where no line has pixels on both sides.
+
+    Args:
+        sums: along every line of the direction.
+        band: index of the band, from 0.
+    """
+    gradient = _contrast(sums.gradient[band], sums.pairs, sums.lines)
+    step = _contrast(sums.step[band], sums.pairs, sums.lines)
+    if gradient is None or step is None:
+        return None
+    return LineFigures(gradient, step, _peak(sums.gradient[band], sums.pairs, sums.lines))
+
+
+def _contrast(total: Values, count: NDArray[np.int64], lines: Lines) -> Contrast | None:
+    """How a figure on the lines stands out from its surroundings, against other offsets' figures.
+
+    Each line of pixels belongs to the window line that is nearest to it, so that all offsets
+    are measured in the same parts of the raster.
+
+    Args:
+        total: (length,) sum of the figure over the pixels of each line of pixels.
+        count: (length,) how many there are.
+        lines: where windows meet.
+    """
+    mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    outstanding = mean - _surroundings(total, count, lines.reach)
+    position = np.arange(len(total))
+    half = lines.size // 2
+    offset = (position - lines.offset + half) % lines.size - half
+    used = np.isin(position - offset, lines.on(len(total))) & np.isfinite(outstanding)
+    weight = np.bincount(offset[used] + half, count[used], lines.size)
+    weighted = np.bincount(offset[used] + half, (count * outstanding)[used], lines.size)
+    if not weight[half]:
+        return None
+    by_offset = np.divide(weighted, weight, out=np.full(lines.size, np.nan), where=weight > 0)
+    away = np.abs(np.arange(lines.size) - half) >= lines.reach
+    others = by_offset[away & (weight > 0)]
+    on_line = used & (offset == 0)
+    on_lines = float(total[on_line].sum() / count[on_line].sum())
+    if others.size < 2:
+        return None
+    excess = float(by_offset[half] - others.mean())
+    spread = max(float(others.std()), ROUNDING * abs(on_lines))
+    score = excess / spread if spread else 0.0
+    return Contrast(
+        on_lines=on_lines,
+        elsewhere=on_lines - excess,
+        score=score,
+        chance=_chance_of(score, others.size),
+    )
+
+
+def _chance_of(score: float, others: int) -> float:
+    """How often one more value of a normal population scores as high against ``others`` of it.
+
+    The score divides by their standard deviation, not by the estimate for the population.
+    """
+    t = score * math.sqrt((others - 1) / (others + 1))
+    return float(stdtr(others - 1, -t))
+
+
+def _surroundings(total: Values, count: NDArray[np.int64], reach: int) -> Values:
+    """The mean of what lies from ``reach`` to twice as far on each side, both sides alike.
+
+    So neither a slope nor a wide change of the content makes a line stand out, and a line's
+    own neighbourhood does not hide it. NaN where a side holds nothing.
+    """
+    sums = [np.concatenate([[0], np.cumsum(values)]) for values in (total, count)]
+    position = np.arange(len(total))
+    sides = []
+    for first, last in ((-2 * reach, -reach), (reach, 2 * reach)):
+        start = np.clip(position + first, 0, len(total))
+        stop = np.clip(position + last + 1, 0, len(total))
+        values, pixels = (cumulated[stop] - cumulated[start] for cumulated in sums)
+        side = np.full(len(total), np.nan)
+        sides.append(np.divide(values, pixels, out=side, where=pixels > 0))
+    return np.asarray((sides[0] + sides[1]) / 2, np.float64)
+
+
+def _peak(total: Values, count: NDArray[np.int64], lines: Lines) -> float:
+    """Power of a profile at the lines' frequency and its harmonics, over that around them.
+
+    After Wang, Bovik and Evans, "Blind measurement of blocking artifacts in images" (ICIP 2000),
+    who find the blocks of JPEG by the peaks in the spectrum of the differences of neighbours.
+
+    Args:
+        total: (length,) sum of absolute gradients along each line of pixels.
+        count: (length,) how many there are.
+        lines: where windows meet.
+    """
+    periods = (len(total) - 1) // lines.size
+    if periods < 2:
+        return math.nan
+    whole = slice(1, 1 + periods * lines.size)
+    total, count = total[whole], count[whole]
+    position, known = np.arange(len(total)), count > 0
+    if known.sum() < 2:
+        return math.nan
+    profile = total[known] / count[known]
+    slope = np.polynomial.Polynomial.fit(position[known], profile, 1, w=np.sqrt(count[known]))
+    level = np.zeros(len(total))
+    # Lines with few valid pixels are noisy, so they count as little as they hold.
+    level[known] = (profile - slope(position[known])) * count[known] / count.max()
+    power = np.abs(np.fft.rfft(level)) ** 2
+    ratios = []
+    for bin_ in range(periods, len(power), periods)[:HARMONICS]:
+        near = np.arange(max(bin_ - NEIGHBOURS, 1), min(bin_ + NEIGHBOURS + 1, len(power)))
+        ratios.append(ratio(power[bin_], power[near[near % periods > 0]].mean(), of_nothing=1.0))
+    return float(np.mean(ratios))
+
+
+def ratio(part: float, whole: float, *, of_nothing: float) -> float:
+    """A quotient; of two zeros, what it is by agreement."""
+    if whole:
+        return float(part / whole)
+    return math.inf if part else of_nothing

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from geotranslate.cli.options import config_option, json_option, overwrite_option
 from geotranslate.cli.progress import counted, duration, finish, progress
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from geotranslate.translation.evaluate import Report
-
-IMAGE_FIGURES = ("psnr", "psnr8", "ssim", "color_bias", "contrast", "sharpness", "corr8")
-"""Figures of the table that has a row for each image; the JSON holds all of them."""
-
-PIPE_WIDTH = 120
-
-ROUNDING = 1e-9
-
 
 @click.command()
 @click.argument("predicted")
-@click.argument("truth")
+@click.argument("truth", required=False)
+@click.option(
+    "--seams",
+    metavar="SIZE[,OFFSET]",
+    help="Measure what is visible on the lines between windows of SIZE pixels; the first lies at "
+    "OFFSET, or SIZE.",
+)
+@click.option(
+    "--against",
+    metavar="OTHER",
+    help="Measure how PREDICTED differs from another raster on the same grid.",
+)
 @click.option(
     "--source",
     help="What PREDICTED was made from: adds the baseline of a linear regression.",
@@ -56,25 +54,21 @@ ROUNDING = 1e-9
 @config_option
 def evaluate(
     predicted: str,
-    truth: str,
-    source: str | None,
-    bands: str | None,
-    nodata: float | None,
-    value_range: tuple[float, float] | None,
-    fit_truth: str | None,
-    fit_source: str | None,
+    truth: str | None,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
-    """Measure PREDICTED against TRUTH, over the pixels that are valid in both.
+    """Measure PREDICTED against TRUTH, or without one where its windows meet.
 
     Each is a raster, a folder or a quoted glob. A folder of predictions is matched with a folder
     of truths by file names; a single prediction takes a folder as a mosaic. The truth is
-    brought onto the prediction's grid.
+    brought onto the prediction's grid, and pixels count that are valid in both.
     """
     from contextlib import nullcontext
 
+    from geotranslate.cli.evaluate_tables import show_report
     from geotranslate.translation.evaluate import (
         Report,
         claim_report,
@@ -82,18 +76,10 @@ def evaluate(
         plan_evaluation,
         write_report,
     )
+    from geotranslate.translation.evaluate_config import EvaluateConfig
 
     start = time.monotonic()
-    plan = plan_evaluation(
-        predicted,
-        truth,
-        source=source,
-        bands=bands,
-        nodata=nodata,
-        value_range=value_range,
-        fit_truth=fit_truth,
-        fit_source=fit_source,
-    )
+    plan = plan_evaluation(EvaluateConfig(predicted=predicted, truth=truth, **settings))
     claim = claim_report(output, plan, overwrite=overwrite) if output else nullcontext(False)
     with claim as finished:
         if finished:
@@ -121,108 +107,3 @@ def evaluate(
         report.to_dict(),
         as_json=as_json,
     )
-
-
-def show_report(report: Report) -> None:
-    """Print a report as tables: by band, by figure, by image."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    console.print(_band_table(report))
-    console.print(_figure_table(report))
-    if len(report.images) > 1:
-        console.print(_image_table(report))
-    for sentence in (
-        *sorted({image.truth_grid for image in report.images}),
-        f"full range: {report.plan.range_origin}",
-        f"baselines: {report.plan.fit_origin}",
-        f"pixels measured: {sum(image.pixels for image in report.images):,}",
-    ):
-        console.print(f"* {sentence}", highlight=False)
-
-
-def _band_table(report: Report) -> Table:
-    """MAE, RMSE and bias of each band, and the baselines' RMSE beside them."""
-    from rich.table import Table
-
-    from geotranslate.translation.evaluate import CANDIDATES
-    from geotranslate.translation.metrics import FIGURES
-
-    summary = report.summary()
-    columns = [("prediction", name) for name in ("mae", "rmse", "bias")]
-    columns += [(name, "rmse") for name in summary if name != "prediction"]
-    table = Table(title="By band, in its unit" + _over(report), title_justify="left")
-    table.add_column("band", overflow="fold")
-    table.add_column("full range")
-    for candidate, name in columns:
-        beside = "" if candidate == "prediction" else f" of {CANDIDATES[candidate]}"
-        table.add_column(FIGURES[name].title + beside, justify="right")
-    limits = zip(report.plan.value_range.low, report.plan.value_range.high, strict=True)
-    for index, (band, (low, high)) in enumerate(zip(report.plan.bands, limits, strict=True)):
-        unit = f" [{band.unit}]" if band.unit else ""
-        values = (getattr(summary[candidate], name)[index] for candidate, name in columns)
-        table.add_row(_plain(band.name + unit), f"{low:.5g} to {high:.5g}", *map(_spell, values))
-    return table
-
-
-def _figure_table(report: Report) -> Table:
-    """The figures of all bands together, prediction and baselines side by side."""
-    from rich.table import Table
-
-    from geotranslate.translation.evaluate import CANDIDATES
-    from geotranslate.translation.metrics import FIGURES
-
-    summary = report.summary()
-    table = Table(title="All bands" + _over(report), title_justify="left")
-    table.add_column("figure")
-    table.add_column("best")
-    for candidate in summary:
-        table.add_column(CANDIDATES[candidate], justify="right")
-    for name, figure in FIGURES.items():
-        if figure.unit != "band":
-            unit = f", {figure.unit}" if figure.unit else ""
-            values = (getattr(figures, name) for figures in summary.values())
-            table.add_row(figure.title + unit, figure.best, *map(_spell, values))
-    return table
-
-
-def _image_table(report: Report) -> Table:
-    """The prediction's main figures, image by image."""
-    import numpy as np
-    from rich.table import Table
-
-    from geotranslate.translation.metrics import FIGURES
-
-    table = Table(title="By image", title_justify="left")
-    table.add_column("image", overflow="fold")
-    for name in IMAGE_FIGURES:
-        table.add_column(FIGURES[name].title, justify="right")
-    rows = [(image.files.name, image.candidates["prediction"]) for image in report.images]
-    means = [(how.__name__, report.summary(how)["prediction"]) for how in (np.mean, np.median)]
-    for title, figures in rows:
-        table.add_row(_plain(title), *(_spell(getattr(figures, name)) for name in IMAGE_FIGURES))
-    table.add_section()
-    for title, figures in means:
-        table.add_row(title, *(_spell(getattr(figures, name)) for name in IMAGE_FIGURES))
-    return table
-
-
-def _over(report: Report) -> str:
-    return f" (mean of {len(report.images)} images)" if len(report.images) > 1 else ""
-
-
-def _plain(text: str) -> str:
-    """Text of the user's, in which square brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _spell(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "∞"
-    return f"{value:.4g}" if abs(value) > ROUNDING else "0"

@@ -1,48 +1,40 @@
-"""Predictions beside the truth: which images, on which grid, and the figures of each.
+"""Evaluation of predictions: beside the truth, beside another prediction, on the lines of windows.
 
-An image is read window by window, so memory does not grow with it. Refusals come first:
-`plan_evaluation` opens every file and `measure_images` does the work.
+Refusals come first: `plan_evaluation` opens every file and `measure_images` does the work.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geotranslate.errors import BandError, SettingError
-from geotranslate.raster.domain import Band
 from geotranslate.raster.output import check_same_work, explained, locked, write_text
-from geotranslate.raster.scene import Chip
-from geotranslate.raster.statistics import Histogram
-from geotranslate.translation.baselines import Baseline, fit_linear, fit_mean
-from geotranslate.translation.metrics import (
-    FIGURES,
-    HALO,
-    Figures,
-    Sums,
-    ValueRange,
-    figures,
-    sum_window,
-    summarize,
+from geotranslate.raster.scene import open_scene
+from geotranslate.raster.seams import (
+    Mismatch,
+    SeamFigures,
+    check_comparable,
+    check_crossed,
+    finite,
+    measure_mismatch,
+    measure_seams,
 )
-from geotranslate.translation.side_by_side import ImageFiles, Part, match_images, open_image
-
-RANGE_PERCENTILES = 0.1, 99.9
-
-CANDIDATES = {
-    "prediction": "prediction",
-    "mean_color": "mean colour",
-    "linear": "linear regression",
-}
-"""What is measured against the truth: name in reports, title in tables."""
+from geotranslate.translation.accuracy import (
+    Accuracy,
+    AccuracyPlan,
+    measure_accuracy,
+    plan_accuracy,
+)
+from geotranslate.translation.evaluate_config import EvaluateConfig
+from geotranslate.translation.metrics import FIGURES, Figures, summarize
+from geotranslate.translation.side_by_side import ImageFiles, match_images
 
 
 @dataclass(frozen=True)
@@ -50,39 +42,50 @@ class Evaluation:
     """What `measure_images` has to know; made and checked by `plan_evaluation`.
 
     Attributes:
+        config: what is asked.
         images: what is measured.
-        bands: of the truth.
-        value_range: what counts as full range in PSNR, SSIM and their kin.
-        range_origin: where that comes from, for people.
-        fitted: baselines that all images share; empty when each image has its own.
-        fit_origin: what the baselines are fitted on, for people.
+        accuracy: what holding them against the truth takes; None without a truth.
         record: settings and inputs, as JSON values: what makes two reports the same.
     """
 
+    config: EvaluateConfig
     images: tuple[ImageFiles, ...]
-    bands: tuple[Band, ...]
-    value_range: ValueRange
-    range_origin: str
-    fitted: Mapping[str, Baseline]
-    fit_origin: str
+    accuracy: AccuracyPlan | None
     record: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ImageReport:
-    """The figures of one image.
+    """What was found about one image; None where it was not asked.
 
     Attributes:
         files: what was compared.
-        truth_grid: how the truth came onto the prediction's grid, for people.
-        pixels: valid pixels measured, the same for every candidate.
-        candidates: figures by the names of `CANDIDATES`.
+        accuracy: how near it comes to the truth.
+        seams: what is visible where its windows meet.
+        mismatch: how it differs from the other prediction.
     """
 
     files: ImageFiles
-    truth_grid: str
-    pixels: int
-    candidates: Mapping[str, Figures]
+    accuracy: Accuracy | None
+    seams: SeamFigures | None
+    mismatch: Mismatch | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything found, as JSON values."""
+        found: dict[str, Any] = {"name": self.files.name, "predicted": self.files.predicted}
+        if self.accuracy is not None:
+            found |= {
+                "truth": self.files.truth,
+                "source": self.files.source,
+                "truth_grid": self.accuracy.truth_grid,
+                "pixels": self.accuracy.pixels,
+                "figures": _plain(self.accuracy.candidates),
+            }
+        if self.seams is not None:
+            found["seams"] = self.seams.to_dict()
+        if self.mismatch is not None:
+            found["against"] = self.mismatch.to_dict()
+        return found
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Progress:
     Attributes:
         done: images, in parts.
         name: of the image at hand.
-        report: its figures, once it is done.
+        report: what was found about it, once it is done.
     """
 
     done: float
@@ -108,44 +111,33 @@ class Report:
     images: tuple[ImageReport, ...]
 
     def summary(self, how: Callable[[NDArray[np.float64]], Any] = np.mean) -> dict[str, Figures]:
-        """The figures over all images, by the names of `CANDIDATES`.
+        """The figures against the truth over all images, by the names of `CANDIDATES`.
 
         Args:
             how: np.mean or np.median.
         """
-        return {
-            name: summarize([image.candidates[name] for image in self.images], how)
-            for name in self.images[0].candidates
-        }
+        found = [image.accuracy.candidates for image in self.images if image.accuracy]
+        names = found[0] if found else ()
+        return {name: summarize([each[name] for each in found], how) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as JSON values; a figure without a finite value is None."""
-        plan = self.plan
-        return {
-            "bands": [{"name": band.name, "unit": band.unit} for band in plan.bands],
-            "value_range": {
-                "low": plan.value_range.low,
-                "high": plan.value_range.high,
-                "origin": plan.range_origin,
-            },
-            "baselines": plan.fit_origin,
-            "job": dict(plan.record),
-            "figures": {name: figure.meaning for name, figure in FIGURES.items()},
-            "images": [
-                {
-                    "name": image.files.name,
-                    "predicted": image.files.predicted,
-                    "truth": image.files.truth,
-                    "source": image.files.source,
-                    "truth_grid": image.truth_grid,
-                    "pixels": image.pixels,
-                    "figures": _plain(image.candidates),
-                }
-                for image in self.images
-            ],
-            "mean": _plain(self.summary()),
-            "median": _plain(self.summary(np.median)),
-        }
+        report: dict[str, Any] = {"job": dict(self.plan.record)}
+        plan = self.plan.accuracy
+        if plan is not None:
+            report |= {
+                "bands": [{"name": band.name, "unit": band.unit} for band in plan.bands],
+                "value_range": {
+                    "low": plan.value_range.low,
+                    "high": plan.value_range.high,
+                    "origin": plan.range_origin,
+                },
+                "baselines": plan.fit_origin,
+                "figures": {name: figure.meaning for name, figure in FIGURES.items()},
+                "mean": _plain(self.summary()),
+                "median": _plain(self.summary(np.median)),
+            }
+        return report | {"images": [image.to_dict() for image in self.images]}
 
 
 def _plain(candidates: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
@@ -156,97 +148,66 @@ def _plain(candidates: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
 
 
 def _finite(value: float | tuple[float, ...]) -> Any:
-    if isinstance(value, tuple):
-        return [_finite(band) for band in value]
-    return value if math.isfinite(value) else None
+    return [finite(band) for band in value] if isinstance(value, tuple) else finite(value)
 
 
-def evaluate(
-    predicted: str | Path,
-    truth: str | Path,
-    *,
-    source: str | Path | None = None,
-    bands: str | None = None,
-    nodata: float | None = None,
-    value_range: tuple[float, float] | None = None,
-    fit_truth: str | Path | None = None,
-    fit_source: str | Path | None = None,
-) -> Report:
-    """Measure predictions against the truth; the arguments are those of `plan_evaluation`."""
-    plan = plan_evaluation(
-        predicted,
-        truth,
-        source=source,
-        bands=bands,
-        nodata=nodata,
-        value_range=value_range,
-        fit_truth=fit_truth,
-        fit_source=fit_source,
-    )
-    return Report(plan, tuple(step.report for step in measure_images(plan) if step.report))
-
-
-def plan_evaluation(
-    predicted: str | Path,
-    truth: str | Path,
-    *,
-    source: str | Path | None = None,
-    bands: str | None = None,
-    nodata: float | None = None,
-    value_range: tuple[float, float] | None = None,
-    fit_truth: str | Path | None = None,
-    fit_source: str | Path | None = None,
-) -> Evaluation:
-    """Find the images, check that they can be compared, and settle what they share.
-
-    Args:
-        predicted: a raster, or a folder or glob of rasters.
-        truth: a raster, the same for every prediction; or a folder or glob: for one prediction
-            the scenes of a mosaic, for several the rasters of the same file names.
-        source: what the predictions were made from, found like the truth; adds the baseline of
-            a linear regression.
-        bands: those of the truth that the prediction's stand for, by number or name.
-        nodata: of the truth, where its files do not say.
-        value_range: physical low and high that count as full range in every band. Otherwise 0
-            to 255 for a uint8 truth, and the 0.1 to 99.9 percentiles of all images' valid true
-            pixels for other types.
-        fit_truth: other images to fit the baselines on, such as those of the training.
-        fit_source: their source, found like the truth.
+def evaluate(config: EvaluateConfig) -> Report:
+    """Measure predictions.
 
     Raises:
         RasterError: a file cannot be read.
-        BandError: a prediction's bands are not those of the truth.
-        GridError: an image and its truth or source do not overlap, or share no valid pixel.
-        SettingError: file names do not match, settings contradict, or the value range is empty.
+        BandError: bands that are to be compared are not the same.
+        GridError: rasters that are to be compared do not lie where they have to.
+        SettingError: file names do not match, or a setting does not fit the files.
     """
-    _check_fit(source, fit_truth, fit_source)
-    images = match_images(predicted, truth, source, bands=bands, nodata=nodata)
-    kinds = [_open_kind(files) for files in images]
-    _check_alike(images, kinds)
-    limits, range_origin = _find_range(images, kinds, value_range)
-    fitted: dict[str, Baseline] = {}
-    fit_inputs: dict[str, Any] = {}
-    fit_origin = "fitted on the very image they are measured on, which flatters them"
-    if fit_truth is not None:
-        # Here the truth itself stands for the prediction: it says where the pixels lie.
-        others = tuple(
-            replace(files, predicted_bands=bands)
-            for files in match_images(fit_truth, fit_truth, fit_source, bands=bands, nodata=nodata)
-        )
-        other_kinds = [_open_kind(files) for files in others]
-        _check_alike((images[0], *others), (kinds[0], *other_kinds))
-        fitted = _fit(others)
-        fit_origin = f"fitted on other images: {len(others)} of {fit_truth}"
-        fit_inputs = _inputs(other_kinds)
+    plan = plan_evaluation(config)
+    return Report(plan, tuple(step.report for step in measure_images(plan) if step.report))
+
+
+def plan_evaluation(config: EvaluateConfig) -> Evaluation:
+    """Find the images, check that they can be measured, and settle what they share.
+
+    Raises:
+        RasterError: a file cannot be read.
+        BandError: bands that are to be compared are not the same.
+        GridError: rasters that are to be compared do not lie where they have to.
+        SettingError: file names do not match, or a setting does not fit the files.
+    """
+    images = match_images(
+        config.predicted,
+        config.truth,
+        config.source,
+        against=config.against,
+        bands=config.bands,
+        nodata=config.nodata,
+    )
+    accuracy = plan_accuracy(images, config) if config.truth is not None else None
+    identities: dict[str, Any] = {}
+    for files in images:
+        identities |= _check_image(files, config)
     record = {
         "command": "evaluate",
-        "bands": bands,
-        "nodata": nodata,
-        "value_range": value_range,
-        "measured": _inputs(kinds),
-        "fitted": fit_inputs,
+        "seams": [config.seams.size, config.seams.offset] if config.seams else None,
+        "bands": config.bands,
+        "nodata": config.nodata,
+        "value_range": config.value_range,
+        "measured": identities | (dict(accuracy.measured) if accuracy else {}),
+        "fitted": dict(accuracy.fitted_on) if accuracy else {},
     }
-    return Evaluation(images, kinds[0].bands, limits, range_origin, fitted, fit_origin, record)
+    return Evaluation(config, images, accuracy, record)
+
+
+def _check_image(files: ImageFiles, config: EvaluateConfig) -> dict[str, Any]:
+    """Refuse what cannot be measured for seams or against another; identities of the files."""
+    with open_scene(files.predicted) as scene:
+        if config.seams is not None:
+            check_crossed(config.seams, scene)
+        identities = {f"predicted {scene.path}": scene.identity()}
+        if files.against is not None:
+            with open_scene(files.against) as other:
+                check_comparable(scene, other)
+                identities[f"against {other.path}"] = other.identity()
+    return identities
 
 
 @contextmanager
@@ -289,128 +250,23 @@ def _read_record(output: Path) -> dict[str, Any] | None:
 
 
 def measure_images(plan: Evaluation) -> Iterator[Progress]:
-    """Measure one image after the other, each beside its baselines.
+    """Measure one image after the other.
 
     Raises:
-        GridError: an image and its truth or source share no valid pixel.
+        GridError: rasters that are to be compared share no valid pixel, or none lies at the lines.
     """
+    lines = plan.config.seams
     for number, files in enumerate(plan.images):
-        baselines = plan.fitted or _fit([files])
-        sums: dict[str, Sums] = {}
-        with open_image(files) as image:
-            for part in image.parts(halo=HALO):
-                yield Progress(number + part.before, files.name)
-                candidates = {"prediction": part.predicted}
-                for name, baseline in baselines.items():
-                    candidates[name] = baseline.predict(part.source)
-                for name, pixels in candidates.items():
-                    fresh = sum_window(pixels, part.truth, part.valid, plan.value_range, part.core)
-                    sums[name] = sums[name] + fresh if name in sums else fresh
-            truth_grid = image.truth_grid
-        report = ImageReport(
-            files=files,
-            truth_grid=truth_grid,
-            pixels=sums["prediction"].pixels.count,
-            candidates={name: figures(each, plan.value_range) for name, each in sums.items()},
-        )
+        yield Progress(number, files.name)
+        mismatch, seams = None, None
+        accuracy: Accuracy | None = None
+        if files.against is not None:
+            mismatch = measure_mismatch(files.predicted, files.against, lines)
+        if lines is not None:
+            seams = measure_seams(files.predicted, lines.size, lines.offset)
+        if plan.accuracy is not None:
+            for share, found in measure_accuracy(files, plan.accuracy):
+                accuracy = found
+                yield Progress(number + share, files.name)
+        report = ImageReport(files, accuracy, seams, mismatch)
         yield Progress(number + 1, files.name, report)
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What opening an image tells; in one evaluation the images must be alike."""
-
-    bands: tuple[Band, ...]
-    dtype: str
-    source_bands: int
-    identities: dict[str, Any]
-
-    @property
-    def scales(self) -> list[tuple[float, float]]:
-        return [(band.scale, band.offset) for band in self.bands]
-
-
-def _open_kind(files: ImageFiles) -> _Kind:
-    with open_image(files) as image:
-        return _Kind(
-            bands=image.truth.bands,
-            dtype=image.truth.dtype,
-            source_bands=0 if image.source is None else len(image.source.bands),
-            identities=image.identities,
-        )
-
-
-def _inputs(kinds: Sequence[_Kind]) -> dict[str, Any]:
-    return {name: identity for kind in kinds for name, identity in kind.identities.items()}
-
-
-def _check_alike(images: Sequence[ImageFiles], kinds: Sequence[_Kind]) -> None:
-    """Refuse images that differ in what averages and shared baselines need alike."""
-    first = kinds[0]
-    for files, kind in zip(images, kinds, strict=True):
-        for what, theirs, ours in (
-            ("true bands", len(kind.bands), len(first.bands)),
-            ("units", [b.unit for b in kind.bands], [b.unit for b in first.bands]),
-            ("source bands", kind.source_bands, first.source_bands),
-        ):
-            if ours != theirs:
-                raise BandError(
-                    f"the images are not alike: {what} of {files.predicted} are {theirs}, of "
-                    f"{images[0].predicted} {ours}, so their figures have no average and no "
-                    "baseline fits both. Evaluate them apart."
-                )
-
-
-def _check_fit(
-    source: str | Path | None, fit_truth: str | Path | None, fit_source: str | Path | None
-) -> None:
-    if fit_source is not None and (fit_truth is None or source is None):
-        raise SettingError(
-            "--fit-source alone fits no line: it needs the truth of the same images, and the "
-            "source of the measured ones. Give --fit-truth and --source too."
-        )
-    if fit_truth is not None and source is not None and fit_source is None:
-        raise SettingError(
-            "--fit-truth would fit the mean colour on other images and leave the linear "
-            "regression on the measured ones, which nobody could compare. Give --fit-source too."
-        )
-
-
-def _find_range(
-    images: Sequence[ImageFiles], kinds: Sequence[_Kind], given: tuple[float, float] | None
-) -> tuple[ValueRange, str]:
-    """What counts as full range in each band, and where that comes from."""
-    count = len(kinds[0].bands)
-    if given is not None:
-        return ValueRange((given[0],) * count, (given[1],) * count), "as given"
-    if all(kind.dtype == "uint8" and kind.scales == kinds[0].scales for kind in kinds):
-        ends = [sorted((offset, 255 * scale + offset)) for scale, offset in kinds[0].scales]
-        return ValueRange(*zip(*ends, strict=True)), "all values of uint8"
-    histograms = [Histogram() for _ in range(count)]
-    for part in _all_parts(images):
-        for histogram, band in zip(histograms, part.truth, strict=True):
-            histogram.add(band[part.valid])
-    low, high = (tuple(h.percentile(p) for h in histograms) for p in RANGE_PERCENTILES)
-    origin = "{} to {} percentile of the measured true pixels".format(*RANGE_PERCENTILES)
-    return ValueRange(low, high), origin
-
-
-def _fit(images: Sequence[ImageFiles]) -> dict[str, Baseline]:
-    """The baselines that the images' files allow for."""
-    fitted: dict[str, Baseline] = {
-        "mean_color": fit_mean(
-            Chip(part.truth, part.valid, part.grid) for part in _all_parts(images)
-        )
-    }
-    if images[0].source:
-        fitted["linear"] = fit_linear(
-            (Chip(part.source, part.valid, part.grid), Chip(part.truth, part.valid, part.grid))
-            for part in _all_parts(images)
-        )
-    return fitted
-
-
-def _all_parts(images: Sequence[ImageFiles]) -> Iterator[Part]:
-    for files in images:
-        with open_image(files) as image:
-            yield from image.parts(halo=0)

@@ -35,19 +35,21 @@ class ImageFiles:
 
     Attributes:
         predicted: the raster whose grid everything is brought onto.
-        truth: one or more scenes; where they overlap, the first counts.
+        truth: scenes; where they overlap, the first counts. Empty when none are named.
         source: scenes the prediction was made from; empty when none are named.
         bands: those of the truth, by number or name; None for all.
         nodata: of the truth, where its files do not say.
         predicted_bands: those of the prediction; None for all.
+        against: another prediction of the same place; None when none is named.
     """
 
     predicted: str
-    truth: tuple[str, ...]
+    truth: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     bands: str | None = None
     nodata: float | None = None
     predicted_bands: str | None = None
+    against: str | None = None
 
     @property
     def name(self) -> str:
@@ -56,39 +58,48 @@ class ImageFiles:
 
 
 def match_images(
-    predicted: str | Path,
-    truth: str | Path,
-    source: str | Path | None = None,
+    predicted: str,
+    truth: str | None = None,
+    source: str | None = None,
     *,
+    against: str | None = None,
     bands: str | None = None,
     nodata: float | None = None,
 ) -> tuple[ImageFiles, ...]:
-    """Which files belong to which prediction; the arguments are those of `plan_evaluation`.
+    """Which files belong to which prediction; the arguments are those of `EvaluateConfig`.
 
     Raises:
         RasterError: a folder or glob stands for nothing.
-        SettingError: a prediction has no truth or source of its name.
+        SettingError: a prediction has no truth, source or other prediction of its name.
     """
     predictions = expand_paths([predicted])
-    single = predictions == [str(predicted)]
-    truths = expand_paths([truth])
-    sources = [] if source is None else expand_paths([source])
+    single = predictions == [predicted]
+
+    found = {name: expand_paths([name]) for name in (truth, source, against) if name is not None}
+
+    def scenes(path: str, given: str | None) -> tuple[str, ...]:
+        """A single prediction takes all that were found, as a mosaic."""
+        if given is None:
+            return ()
+        return tuple(found[given]) if single else (_namesake(path, found[given], given),)
+
     return tuple(
         ImageFiles(
             predicted=path,
-            truth=tuple(truths) if single else _namesake(path, truths, truth),
-            source=tuple(sources) if single else _namesake(path, sources, source),
+            truth=scenes(path, truth),
+            source=scenes(path, source),
             bands=bands,
             nodata=nodata,
+            against=None if against is None else _namesake(path, found[against], against),
         )
         for path in predictions
     )
 
 
-def _namesake(path: str, others: list[str], given: str | Path | None) -> tuple[str, ...]:
+def _namesake(path: str, others: list[str], given: str) -> str:
     """The one of ``others`` with the file name of ``path``, or the only one that was given."""
-    if not others or others == [str(given)]:
-        return tuple(others)
+    if others == [given]:
+        return given
     by_name = {Path(other).stem: other for other in others}
     by_name |= {Path(other).name: other for other in others}
     found = by_name.get(Path(path).name) or by_name.get(Path(path).stem)
@@ -98,7 +109,7 @@ def _namesake(path: str, others: list[str], given: str | Path | None) -> tuple[s
             "be compared with. Give both the same file name, or name one raster that serves every "
             "prediction; `gdalbuildvrt all.vrt ...` joins several into one."
         )
-    return (found,)
+    return found
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from geotranslate.translation.evaluate import (
     plan_evaluation,
     write_report,
 )
+from geotranslate.translation.evaluate_config import EvaluateConfig
 from geotranslate.translation.metrics import ValueRange, measure
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
@@ -35,6 +36,14 @@ def noisy(pixels, seed=1):
     return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
+def measured(predicted, truth=None, **settings):
+    return evaluate(EvaluateConfig(predicted=predicted, truth=truth, **settings))
+
+
+def planned(predicted, truth=None, **settings):
+    return plan_evaluation(EvaluateConfig(predicted=predicted, truth=truth, **settings))
+
+
 def test_figures_of_files_read_in_windows_equal_those_of_the_whole_arrays(make_raster, monkeypatch):
     monkeypatch.setattr(side_by_side, "CORE", 16)
     truth, predicted = picture(), noisy(picture())
@@ -44,13 +53,13 @@ def test_figures_of_files_read_in_windows_equal_those_of_the_whole_arrays(make_r
         make_raster("predicted.tif", predicted, nodata=0),
         make_raster("truth.tif", truth, nodata=0),
     )
-    report = evaluate(*files)
+    report = measured(*files)
     valid = (truth > 0).all(axis=0) & (predicted > 0).all(axis=0)
     found, whole = report.images[0], measure(predicted, truth, valid, BYTES)
-    assert found.pixels == valid.sum()
-    assert found.truth_grid == "truth and prediction lie on the same grid"
+    assert found.accuracy.pixels == valid.sum()
+    assert found.accuracy.truth_grid == "truth and prediction lie on the same grid"
     for name, value in vars(whole).items():
-        got = getattr(found.candidates["prediction"], name)
+        got = getattr(found.accuracy.candidates["prediction"], name)
         assert got == pytest.approx(value, rel=1e-9), name
 
 
@@ -62,14 +71,14 @@ def test_a_truth_on_another_grid_is_resampled_and_the_report_says_so(make_raster
 
     predicted = make_raster("predicted.tif", slope(10, 40))
     truth = make_raster("truth.tif", slope(20, 20), transform=NORTH_UP @ Affine.scale(2))
-    report = evaluate(predicted, truth)
+    report = measured(predicted, truth)
     image = report.images[0]
-    assert image.candidates["prediction"].mae[0] == pytest.approx(0, abs=0.01)
-    assert image.truth_grid == (
+    assert image.accuracy.candidates["prediction"].mae[0] == pytest.approx(0, abs=0.01)
+    assert image.accuracy.truth_grid == (
         "the truth was resampled (bilinear) from EPSG:32633 at 20 x 20 onto the prediction's "
         "grid, EPSG:32633 at 10 x 10"
     )
-    assert report.to_dict()["images"][0]["truth_grid"] == image.truth_grid
+    assert report.to_dict()["images"][0]["truth_grid"] == image.accuracy.truth_grid
 
 
 def test_a_truth_in_another_crs_is_compared_where_both_hold_data(make_raster):
@@ -84,17 +93,17 @@ def test_a_truth_in_another_crs_is_compared_where_both_hold_data(make_raster):
         crs="EPSG:4326",
         transform=Affine(step, 0, left, 0, -step, top),
     )
-    image = evaluate(predicted, truth).images[0]
-    assert 0 < image.pixels < 30 * 40
-    assert image.candidates["prediction"].bias == pytest.approx((-2,))
+    image = measured(predicted, truth).images[0]
+    assert 0 < image.accuracy.pixels < 30 * 40
+    assert image.accuracy.candidates["prediction"].bias == pytest.approx((-2,))
 
 
 def test_a_larger_truth_of_the_same_pixels_is_copied(make_raster):
     truth = picture(rows=60, cols=70)
     predicted = make_raster("predicted.tif", truth[:, 10:50, 20:70], col=20, row=10)
-    image = evaluate(predicted, make_raster("truth.tif", truth)).images[0]
-    assert image.candidates["prediction"].mae == (0, 0, 0)
-    assert "copied, not resampled" in image.truth_grid
+    image = measured(predicted, make_raster("truth.tif", truth)).images[0]
+    assert image.accuracy.candidates["prediction"].mae == (0, 0, 0)
+    assert "copied, not resampled" in image.accuracy.truth_grid
 
 
 def test_folders_are_matched_by_name_and_each_image_counts_once(make_raster):
@@ -105,9 +114,9 @@ def test_folders_are_matched_by_name_and_each_image_counts_once(make_raster):
         if name != "west":
             make_raster(f"predicted/{name}.tif", noisy(truth, seed))
     folder = make_raster("predicted/north.tif", noisy(picture(0, rows=20))).parent
-    report = evaluate(folder, folder.with_name("truth"))
+    report = measured(folder, folder.with_name("truth"))
     assert [image.files.name for image in report.images] == ["north", "south"]
-    psnrs = [image.candidates["prediction"].psnr for image in report.images]
+    psnrs = [image.accuracy.candidates["prediction"].psnr for image in report.images]
     assert report.summary()["prediction"].psnr == pytest.approx(np.mean(psnrs))
 
 
@@ -115,7 +124,7 @@ def test_a_prediction_without_a_namesake_is_refused_with_the_mend(make_raster):
     make_raster("truth/a.tif", picture())
     predicted = make_raster("predicted/b.tif", picture())
     with pytest.raises(SettingError, match=r"no raster named b\.tif.*Give both the same file name"):
-        evaluate(predicted.parent, predicted.parent.with_name("truth"))
+        measured(predicted.parent, predicted.parent.with_name("truth"))
 
 
 def test_one_prediction_takes_a_folder_of_truths_as_a_mosaic(make_raster):
@@ -124,9 +133,9 @@ def test_one_prediction_takes_a_folder_of_truths_as_a_mosaic(make_raster):
     make_raster("truth/left.tif", whole[:, :, :35])
     make_raster("truth/far.tif", whole, col=5_000)
     right = make_raster("truth/right.tif", whole[:, :, 25:], col=25)
-    image = evaluate(predicted, right.parent).images[0]
-    assert image.pixels == 40 * 60
-    assert image.candidates["prediction"].mae == (0, 0, 0)
+    image = measured(predicted, right.parent).images[0]
+    assert image.accuracy.pixels == 40 * 60
+    assert image.accuracy.candidates["prediction"].mae == (0, 0, 0)
 
 
 def test_errors_are_in_physical_units(make_raster):
@@ -134,47 +143,47 @@ def test_errors_are_in_physical_units(make_raster):
     truth[0, 0] = 1000
     bands = (Band(name="red", unit="reflectance", scale=1e-4, offset=-0.1),)
     predicted = make_raster("p.tif", truth + np.uint16(50), bands=bands)
-    report = evaluate(predicted, make_raster("t.tif", truth, bands=bands))
-    assert report.images[0].candidates["prediction"].mae == pytest.approx((0.005,))
-    assert report.plan.bands[0].unit == "reflectance"
-    assert report.plan.value_range.low == pytest.approx((0.0,), abs=1e-6)
-    assert report.plan.value_range.high == pytest.approx((0.2,), rel=1e-3)
-    assert "percentile" in report.plan.range_origin
+    report = measured(predicted, make_raster("t.tif", truth, bands=bands))
+    assert report.images[0].accuracy.candidates["prediction"].mae == pytest.approx((0.005,))
+    assert report.plan.accuracy.bands[0].unit == "reflectance"
+    assert report.plan.accuracy.value_range.low == pytest.approx((0.0,), abs=1e-6)
+    assert report.plan.accuracy.value_range.high == pytest.approx((0.2,), rel=1e-3)
+    assert "percentile" in report.plan.accuracy.range_origin
 
 
 def test_a_given_range_wins(make_raster):
     truth = make_raster("t.tif", picture())
-    plan = plan_evaluation(truth, truth, value_range=(0, 100))
-    assert plan.value_range == ValueRange((0,) * 3, (100,) * 3)
+    plan = planned(truth, truth, value_range=(0, 100))
+    assert plan.accuracy.value_range == ValueRange((0,) * 3, (100,) * 3)
 
 
 def test_bands_of_the_truth_are_chosen_by_number(make_raster):
     truth = picture(bands=5)
     predicted = make_raster("p.tif", truth[[3, 0]])
-    report = evaluate(predicted, make_raster("t.tif", truth), bands="4,1")
-    assert report.images[0].candidates["prediction"].mae == (0, 0)
+    report = measured(predicted, make_raster("t.tif", truth), bands="4,1")
+    assert report.images[0].accuracy.candidates["prediction"].mae == (0, 0)
 
 
 def test_the_nodata_value_given_for_the_truth_is_left_out(make_raster):
     truth = picture() // 2 + 1
     predicted = make_raster("p.tif", truth)
     truth[:, :10] = 255
-    report = evaluate(predicted, make_raster("t.tif", truth), nodata=255)
-    assert report.images[0].pixels == 30 * 50
-    assert report.images[0].candidates["prediction"].mae == (0, 0, 0)
+    report = measured(predicted, make_raster("t.tif", truth), nodata=255)
+    assert report.images[0].accuracy.pixels == 30 * 50
+    assert report.images[0].accuracy.candidates["prediction"].mae == (0, 0, 0)
 
 
 def test_baselines_are_fitted_on_the_image_itself_and_the_report_says_so(make_raster):
     source = picture(3, bands=2)
     truth = (0.25 * source[:1] + 0.5 * source[1:] + 10).astype(np.float32)
     predicted = make_raster("p.tif", truth + np.float32(5))
-    report = evaluate(predicted, make_raster("t.tif", truth), source=make_raster("s.tif", source))
-    found = report.images[0].candidates
+    report = measured(predicted, make_raster("t.tif", truth), source=make_raster("s.tif", source))
+    found = report.images[0].accuracy.candidates
     assert list(found) == ["prediction", "mean_color", "linear"]
     assert found["linear"].mae[0] == pytest.approx(0, abs=1e-5)
     assert found["mean_color"].bias[0] == pytest.approx(0, abs=1e-5)
     assert found["mean_color"].rmse[0] == pytest.approx(truth.std(), rel=1e-5)
-    assert "flatters them" in report.plan.fit_origin
+    assert "flatters them" in report.plan.accuracy.fit_origin
 
 
 def test_baselines_can_be_fitted_on_other_images(make_raster):
@@ -184,27 +193,27 @@ def test_baselines_can_be_fitted_on_other_images(make_raster):
         fit = make_raster(f"fit_truth/{name}.tif", (2.0 * source + 3).astype(np.float32))
     source = picture(9, bands=1)
     truth = make_raster("t.tif", (2.0 * source + 13).astype(np.float32))
-    report = evaluate(
+    report = measured(
         truth,
         truth,
         source=make_raster("s.tif", source),
         fit_truth=fit.parent,
         fit_source=fit.parent.with_name("fit_source"),
     )
-    found = report.images[0].candidates
+    found = report.images[0].accuracy.candidates
     assert found["linear"].bias[0] == pytest.approx(-10, abs=1e-4)
     assert found["linear"].mae[0] == pytest.approx(10, abs=1e-4)
     training = np.mean([2.0 * picture(seed, bands=1) + 3 for seed in (0, 1)])
     assert found["mean_color"].bias[0] == pytest.approx(training - (2.0 * source + 13).mean())
-    assert report.plan.fit_origin.startswith("fitted on other images: 2 of")
+    assert report.plan.accuracy.fit_origin.startswith("fitted on other images: 2 of")
 
 
 def test_every_candidate_is_measured_on_the_same_pixels(make_raster):
     source = picture(4, bands=1)
     source[:, :15] = 0
     truth = make_raster("t.tif", picture())
-    image = evaluate(truth, truth, source=make_raster("s.tif", source, nodata=0)).images[0]
-    assert image.pixels == (source > 0).sum()
+    image = measured(truth, truth, source=make_raster("s.tif", source, nodata=0)).images[0]
+    assert image.accuracy.pixels == (source > 0).sum()
 
 
 @pytest.mark.parametrize(
@@ -216,13 +225,13 @@ def test_every_candidate_is_measured_on_the_same_pixels(make_raster):
 )
 def test_half_a_fit_is_refused_with_the_mend(settings, mend):
     with pytest.raises(SettingError, match=mend):
-        plan_evaluation("p.tif", "t.tif", **settings)
+        planned("p.tif", "t.tif", **settings)
 
 
 def test_unlike_band_counts_are_refused_with_the_mend(make_raster):
     predicted, truth = make_raster("p.tif", picture()), make_raster("t.tif", picture(bands=5))
     with pytest.raises(BandError, match=r"number of bands \(3 and 5\).*--bands 1,2,3"):
-        evaluate(predicted, truth)
+        measured(predicted, truth)
 
 
 def test_unlike_units_are_refused_with_the_mend(make_raster):
@@ -230,7 +239,7 @@ def test_unlike_units_are_refused_with_the_mend(make_raster):
     with pytest.raises(
         BandError, match=r"VH of .* is in dB and height of .* in m.*Bring both to one unit"
     ):
-        evaluate(
+        measured(
             predicted,
             make_raster("t.tif", picture(bands=1), bands=(Band(name="height", unit="m"),)),
         )
@@ -240,14 +249,14 @@ def test_images_that_are_not_alike_are_refused_with_the_mend(make_raster):
     make_raster("p/a.tif", picture())
     one = make_raster("p/b.tif", picture(bands=1))
     with pytest.raises(BandError, match=r"true bands of .*b.tif are 1.*Evaluate them apart"):
-        evaluate(one.parent, one.parent)
+        measured(one.parent, one.parent)
 
 
 def test_images_of_different_places_are_refused_with_the_mend(make_raster):
     predicted = make_raster("p.tif", picture())
     truth = make_raster("t.tif", picture(), col=10_000)
     with pytest.raises(GridError, match=r"do not overlap: \(500000, .*of the same place"):
-        evaluate(predicted, truth)
+        measured(predicted, truth)
 
 
 def test_images_without_a_common_valid_pixel_are_refused_with_the_mend(make_raster):
@@ -255,36 +264,36 @@ def test_images_without_a_common_valid_pixel_are_refused_with_the_mend(make_rast
     predicted[:, :20], truth[:, 20:] = 0, 0
     files = make_raster("p.tif", predicted, nodata=0), make_raster("t.tif", truth, nodata=0)
     with pytest.raises(GridError, match=r"no pixel holds data in all of them.*nodata values"):
-        evaluate(*files)
+        measured(*files)
 
 
 def test_a_missing_file_is_refused(make_raster):
     with pytest.raises(RasterError, match=r"nowhere\.tif does not exist"):
-        evaluate("nowhere.tif", make_raster("t.tif", picture()))
+        measured("nowhere.tif", make_raster("t.tif", picture()))
 
 
 def test_a_constant_truth_needs_a_range(make_raster):
     truth = make_raster("t.tif", np.full((1, 8, 8), 5, np.uint16))
     with pytest.raises(SettingError, match="Give a range"):
-        evaluate(truth, truth)
-    assert evaluate(truth, truth, value_range=(0, 10)).images[0].pixels == 64
+        measured(truth, truth)
+    assert measured(truth, truth, value_range=(0, 10)).images[0].accuracy.pixels == 64
 
 
 def test_a_report_is_finished_refused_or_written_anew_by_the_rule(make_raster, tmp_path):
     truth, other = make_raster("t.tif", picture()), make_raster("o.tif", noisy(picture()))
     output = tmp_path / "new" / "report.json"
-    plan = plan_evaluation(other, truth)
+    plan = planned(other, truth)
     with claim_report(output, plan) as finished:
         assert not finished
-        write_report(evaluate(other, truth), output)
+        write_report(measured(other, truth), output)
     assert [file.name for file in output.parent.iterdir()] == ["report.json"]
 
     with claim_report(output, plan) as finished:
         assert finished
-    changed = plan_evaluation(other, truth, value_range=(0, 100))
+    changed = planned(other, truth, value_range=(0, 100))
     with (
         pytest.raises(
-            OutputError, match=r"value_range was null and is now \[0, 100\].*--overwrite"
+            OutputError, match=r"value_range was null and is now \[0\.0, 100\.0\].*--overwrite"
         ),
         claim_report(output, changed),
     ):

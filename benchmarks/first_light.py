@@ -30,6 +30,7 @@ from geotranslate.translation.bundle import load_bundle
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import Preparation
 from geotranslate.translation.evaluate import Report, evaluate
+from geotranslate.translation.evaluate_config import EvaluateConfig
 from geotranslate.translation.metrics import Figures
 from geotranslate.translation.models import build_model
 from geotranslate.translation.plan import (
@@ -100,7 +101,8 @@ def unpaired(data: Path, out: Path, updates: int) -> None:
     back = out / "unpaired-back"
     optical = [data / "volkov-s1s2-1024" / "opt" / f"{name}.tif" for name in HELD_OUT]
     exhaust(predict_scenes(run, optical, back, direction="ba"))
-    report = evaluate(back, link(optical_to_sar(data), out / "truth-back"))
+    truth = link(optical_to_sar(data), out / "truth-back")
+    report = evaluate(EvaluateConfig(predicted=str(back), truth=str(truth)))
     print("\nThe way back, RGB to SAR:\n")
     print_images(report)
 
@@ -133,13 +135,14 @@ def multispectral(data: Path, out: Path, updates: int) -> None:
     )
     predicted = out / "multispectral-predicted"
     exhaust(predict_scenes(run, [folder / "S1RTC" / held_out], predicted))
-    report = evaluate(
-        predicted / held_out,
-        folder / "S2L2A" / held_out,
-        source=folder / "S1RTC" / held_out,
-        fit_truth=chips / "images2",
-        fit_source=chips / "images",
+    measuring = EvaluateConfig(
+        predicted=str(predicted / held_out),
+        truth=str(folder / "S2L2A" / held_out),
+        source=str(folder / "S1RTC" / held_out),
+        fit_truth=str(chips / "images2"),
+        fit_source=str(chips / "images"),
     )
+    report = evaluate(measuring)
     print(f"\n2 > 12 bands, {updates} updates, {seconds / 60:.0f} min, held out: {held_out}\n")
     print_summary(report.summary(), ("psnr", "psnr8", "sam", "ergas", "contrast", "corr8"))
     write_json(report, out / "multispectral.json")
@@ -182,13 +185,14 @@ def compare(data: Path, out: Path, run: Path, chips: Path) -> Report:
         target = predicted / f"{name}.tif"
         exhaust(predict_scenes(run, [sar[name]], target))
         draw_side_by_side(pictures / f"{name}.png", sar[name], target, opt[name])
-    report = evaluate(
-        predicted,
-        truths,
-        source=sources,
-        fit_truth=chips / "images2",
-        fit_source=chips / "images",
+    measuring = EvaluateConfig(
+        predicted=str(predicted),
+        truth=str(truths),
+        source=str(sources),
+        fit_truth=str(chips / "images2"),
+        fit_source=str(chips / "images"),
     )
+    report = evaluate(measuring)
     return replace(report, images=tuple(sorted(report.images, key=lambda i: i.files.name)))
 
 
@@ -250,8 +254,9 @@ def print_images(report: Report) -> None:
     print_table(
         ("image", *FIGURES),
         (
-            (image.files.name, *row(image.candidates["prediction"], FIGURES))
+            (image.files.name, *row(image.accuracy.candidates["prediction"], FIGURES))
             for image in report.images
+            if image.accuracy
         ),
     )
 

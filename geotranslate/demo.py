@@ -20,6 +20,7 @@ from geotranslate.raster.warp import WarpedScenes
 from geotranslate.sample.files import make_sample, sample_paths
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.evaluate import Report, evaluate, write_report
+from geotranslate.translation.evaluate_config import EvaluateConfig
 from geotranslate.translation.predict import predict_scenes
 from geotranslate.translation.train import train
 
@@ -173,14 +174,15 @@ def _measure(work: _Work) -> Iterator[Stage | Demo]:
     source, truth = work.data["heldout_sar"], work.data["heldout_optical"]
     asked = "--bands", COLORS, "--source", source
     yield _stage("Measuring", "evaluate", work.translated, truth, *asked)
-    report = evaluate(
-        work.translated,
-        truth,
-        source=source,
+    config = EvaluateConfig(
+        predicted=str(work.translated),
+        truth=str(truth),
+        source=str(source),
         bands=COLORS,
-        fit_truth=work.chips / "images2",
-        fit_source=work.chips / "images",
+        fit_truth=str(work.chips / "images2"),
+        fit_source=str(work.chips / "images"),
     )
+    report = evaluate(config)
     write_report(report, work.folder / "report.json")
     picture = work.folder / "demo.png"
     draw_side_by_side(picture, source, work.translated, truth)

@@ -30,7 +30,7 @@ def demo(output: Path, updates: int, overwrite: bool, as_json: bool) -> None:
 
     Takes a few minutes without a GPU. Exits with 1 if the model does not beat both baselines.
     """
-    from geotranslate.cli.evaluate import show_report
+    from geotranslate.cli.evaluate_tables import show_report
     from geotranslate.demo import DECISIVE, Demo, run_demo
 
     start = time.monotonic()

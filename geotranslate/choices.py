@@ -9,7 +9,7 @@ from typing import Literal, get_args
 GeneratorKind = Literal["resnet", "unet"]
 GENERATORS: tuple[GeneratorKind, ...] = get_args(GeneratorKind)
 
-Norm = Literal["batch", "instance", "none"]
+Norm = Literal["batch", "renorm", "channel", "none", "instance"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 DiscriminatorNorm = Literal["spectral", "instance", "none"]
@@ -38,8 +38,14 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LayoutName = Literal["pix2pix", "cyclegan", "train_a_b"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
-MosaicBlend = Literal["feather", "first", "last", "mean"]
+MosaicBlend = Literal["feather", "first", "last", "mean", "median", "best"]
 MOSAIC_BLENDS: tuple[MosaicBlend, ...] = get_args(MosaicBlend)
+
+MosaicMatch = Literal["gain", "histogram"]
+MOSAIC_MATCHES: tuple[MosaicMatch, ...] = get_args(MosaicMatch)
+
+Snap = Literal["first", "multiples", "bounds"]
+SNAPS: tuple[Snap, ...] = get_args(Snap)
 
 PredictBlend = Literal["crop", "hann", "linear"]
 PREDICT_BLENDS: tuple[PredictBlend, ...] = get_args(PredictBlend)

@@ -1,5 +1,6 @@
 """What a layer is told about a batch besides its pixels, and how that reaches it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -17,11 +18,14 @@ class Context(NamedTuple):
         groups: the batch is this many equal parts one after the other (real images, say, and then
             translated ones), and batch statistics are those of each part alone.
         track: whether running statistics learn from this batch. Only the first group counts.
+        origin: row and column in the scene of each image's first pixel, less than 0 where the
+            image begins before the scene. Only norms with statistics on a grid ask for it.
     """
 
     valid: Tensor | None = None
     groups: int = 1
     track: bool = False
+    origin: Sequence[tuple[int, int]] | None = None
 
 
 PLAIN = Context()

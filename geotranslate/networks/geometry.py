@@ -37,6 +37,27 @@ def total_stride(layers: Sequence[nn.Module]) -> int:
     return prod(layer.stride[0] for layer in layers if isinstance(layer, nn.Conv2d))
 
 
+def strides_of(network: nn.Module) -> dict[str, int]:
+    """By each layer's name, how many pixels of the input one position that enters it stands for.
+
+    Position ``i`` stands for the pixels from ``i * stride`` to ``(i + 1) * stride - 1``.
+    """
+    strides: dict[str, int] = {}
+    stride = 1
+    for name, layer in network.named_modules():
+        if list(layer.children()):
+            continue
+        strides[name] = stride
+        match layer:
+            case nn.Conv2d():
+                stride *= layer.stride[0]
+            case nn.ConvTranspose2d():
+                stride //= layer.stride[0]
+            case nn.Upsample():
+                stride //= DOUBLE
+    return strides
+
+
 def pixels_read(layers: Sequence[nn.Module], first: int, last: int) -> tuple[int, int]:
     """First and last pixel of an endless input that the outputs ``first`` to ``last`` depend on.
 

@@ -5,17 +5,21 @@ kept (``nn.InstanceNorm2d`` turns channels-last around at every layer).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geotranslate.choices import Norm
 from geotranslate.errors import SettingError
 from geotranslate.networks.context import Context, Contextual
 
 EPS = 1e-5
+
+ENOUGH = 2
+"""Valid positions from which on a variance is worth the name."""
 
 
 class Statistics(NamedTuple):
@@ -32,7 +36,7 @@ class Statistics(NamedTuple):
     variance: Tensor
 
 
-def valid_statistics(x: Tensor, valid: Tensor, groups: int) -> Statistics:
+def valid_statistics(x: Tensor, valid: Tensor | None, groups: int) -> Statistics:
     """Mean and variance over the valid positions of each of ``groups`` equal parts of ``x``.
 
     A deeper layer has fewer positions than the image: each then weighs by the valid share of the
@@ -41,16 +45,20 @@ def valid_statistics(x: Tensor, valid: Tensor, groups: int) -> Statistics:
 
     Args:
         x: (N, C, h, w).
-        valid: (N, 1, H, W) of 0 and 1.
+        valid: (N, 1, H, W) of 0 and 1; None where all pixels are valid.
         groups: a divisor of N.
     """
     # matmul adds up several times faster than multiply and sum; autocast would make it bfloat16.
     with torch.autocast(x.device.type, enabled=False):
         channels, rows, cols = x.shape[1:]
-        share = functional.adaptive_avg_pool2d(valid.float(), (rows, cols)).reshape(groups, 1, -1)
+        if valid is None:
+            share = torch.ones(len(x), rows, cols, device=x.device)
+        else:
+            share = functional.adaptive_avg_pool2d(valid.float(), (rows, cols))
+        share = share.reshape(groups, 1, -1)
         pixels = x.float().permute(0, 2, 3, 1).reshape(groups, -1, channels)
         positions = share.sum(dim=2, keepdim=True)
-        enough, divisor = positions >= 2, positions.clamp(min=2)
+        enough, divisor = positions >= ENOUGH, positions.clamp(min=ENOUGH)
         mean = torch.where(enough, share @ pixels / divisor, 0.0)
         variance = torch.where(enough, share @ (pixels - mean).square() / divisor, 1.0)
     return Statistics(positions.squeeze(1), mean.squeeze(1), variance.squeeze(1))
@@ -62,7 +70,14 @@ def standardize(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Bring each group of ``x`` to mean 0 and variance 1 by its statistics, then to the affine."""
+    """Bring each group of ``x`` to mean 0 and variance 1 by its statistics, then to the affine.
+
+    Args:
+        x: (N, C, h, w).
+        statistics: of each group.
+        weight: (C,) or (groups, C); None for 1.
+        bias: the same; None for 0.
+    """
     scale = torch.rsqrt(statistics.variance + EPS)
     if weight is not None:
         scale = scale * weight
@@ -78,6 +93,9 @@ class InstanceNorm(Contextual):
     """Each channel of each image to mean 0 and variance 1 (Ulyanov et al. 2016).
 
     As in CycleGAN it has no weights and no running statistics.
+
+    Attributes:
+        channels: how many there are.
     """
 
     one: Tensor
@@ -85,6 +103,7 @@ class InstanceNorm(Contextual):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         # No affine, but float32: without them torch rounds the statistics of bfloat16 pixels.
         self.register_buffer("one", torch.ones(channels), persistent=False)
         self.register_buffer("zero", torch.zeros(channels), persistent=False)
@@ -111,12 +130,13 @@ class BatchNorm(Contextual):
         momentum: how far one tracked batch moves the running statistics.
     """
 
+    momentum = 0.1
+
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, momentum: float = 0.1) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -134,7 +154,7 @@ class BatchNorm(Contextual):
             )
         statistics = valid_statistics(x, context.valid, context.groups)
         if context.track:
-            self._follow(statistics)
+            self._follow(statistics, self.momentum)
         return standardize(x, statistics, self.weight, self.bias)
 
     def _whole(self, x: Tensor, *, track: bool) -> Tensor:
@@ -151,12 +171,90 @@ class BatchNorm(Contextual):
         )
 
     @torch.no_grad()
-    def _follow(self, statistics: Statistics) -> None:
+    def _follow(self, statistics: Statistics, step: float | Tensor) -> None:
         """Move the running statistics towards the first group's, as torch does in its kernel."""
         positions, mean, variance = (values[0] for values in statistics)
-        step = torch.where(positions >= 2, self.momentum, 0.0)
+        step = torch.where(positions >= ENOUGH, step, 0.0)
         self.running_mean.lerp_(mean, step)
         self.running_var.lerp_(variance * positions / (positions - 1).clamp(min=1), step)
+
+
+class BatchRenorm(BatchNorm):
+    """Batch norm that trains with nearly the statistics it is used with (Ioffe 2017).
+
+    The batch's statistics are corrected towards the running ones by a factor r and an offset d,
+    which are constants for the gradient: ``(x - mean) / std * r + d``. So batches of 1 to 4, whose
+    statistics say little, teach the network what it will compute in evaluation.
+
+    How far the correction may go depends on the tracked batches seen, which are counted among the
+    buffers, so that a resumed run goes on alike. The running statistics are the mean over all
+    batches for the first `memory`, then follow with a step of ``1 / memory``. For the first two
+    memories r is 1 and d is 0; until the tenth their limits grow in straight lines to r in
+    [1 / 3, 3] and d in [-5, 5], the paper's.
+
+    Attributes:
+        memory: tracked batches that the running statistics look back over.
+        tracked: batches seen, int64.
+    """
+
+    memory = 100
+    plain, ramped = 2 * memory, 10 * memory
+    r_max, d_max = 3.0, 5.0
+
+    tracked: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("tracked", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """Normalize ``x`` (N, C, h, w)."""
+        if not self.training:
+            return super().forward(x, context)
+        whole = context.valid is None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
+            statistics = valid_statistics(x, context.valid, context.groups)
+        r, d = self._correction(statistics)
+        weight, bias = self.weight * r, self.bias + self.weight * d
+        if context.track:
+            self._follow(statistics, 1 / (self.tracked + 1).clamp(max=self.memory))
+            self.tracked += 1
+        if not whole:
+            return standardize(x, statistics, weight, bias)
+        return _joined(
+            functional.batch_norm(group, None, None, w, b, training=True, eps=EPS)
+            for group, w, b in zip(x.chunk(context.groups), weight, bias, strict=True)
+        )
+
+    @torch.no_grad()
+    def _correction(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """The factor and the offset of each channel in each group, (groups, C)."""
+        grown = ((self.tracked - self.plain) / (self.ramped - self.plain)).clamp(0, 1)
+        r_limit, d_limit = 1 + (self.r_max - 1) * grown, self.d_max * grown
+        std = torch.sqrt(self.running_var + EPS)
+        r = torch.sqrt(statistics.variance + EPS) / std
+        d = (statistics.mean - self.running_mean) / std
+        return r.clamp(1 / r_limit, r_limit), d.clamp(-d_limit, d_limit)
+
+
+class ChannelNorm(Contextual):
+    """Each pixel's channels to a mean square of 1, then to a learned scale and shift of each.
+
+    Statistics are those of one position (RMS norm, Zhang and Sennrich 2019), so the result does
+    not depend on the window and there is nothing to remember.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """Normalize ``x`` (N, C, h, w)."""
+        pixels = x.float()
+        scale = torch.rsqrt(pixels.square().mean(1, keepdim=True) + EPS)
+        weight, bias = (each[:, None, None] for each in (self.weight, self.bias))
+        return torch.addcmul(bias, pixels * scale, weight).to(x.dtype)
 
 
 def _joined(parts: Iterable[Tensor]) -> Tensor:
@@ -165,11 +263,16 @@ def _joined(parts: Iterable[Tensor]) -> Tensor:
     return torch.cat([first, *rest]) if rest else first
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     "batch": BatchNorm,
-    "instance": InstanceNorm,
+    "renorm": BatchRenorm,
+    "channel": ChannelNorm,
     "none": lambda channels: nn.Identity(),
+    "instance": InstanceNorm,
 }
+
+CENTRED: frozenset[Norm] = frozenset({"batch", "renorm"})
+"""Norms that take the mean away and shift by themselves: a bias before them would do nothing."""
 
 
 @torch.no_grad()
@@ -180,7 +283,9 @@ def reestimate_statistics(
 
     The running ones lag behind the weights, and averaged weights have none of their own, so this
     comes before a generator is used. Means and variances are pooled over the batches by their
-    count of valid pixels (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3).
+    count of valid positions (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3).
+    Each batch is normalized by what is pooled so far, itself included, so that deeper layers see
+    what they will see in evaluation, also where one batch is a single image.
 
     Args:
         generator: called with the images and a `Context`; without batch norm nothing is done.
@@ -190,39 +295,39 @@ def reestimate_statistics(
     norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
     if not norms:
         return
-    pooled = [(torch.zeros_like(n.running_mean), torch.zeros_like(n.running_var)) for n in norms]
-    seen = torch.zeros((), device=norms[0].weight.device)
+    seen = {norm: torch.zeros(1, device=norm.weight.device) for norm in norms}
 
-    with _remembering_one_batch(generator, norms):
+    def pool(norm: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(norm, BatchNorm)
+        x, context = args
+        positions, mean, variance = (v[0] for v in valid_statistics(x, context.valid, groups=1))
+        positions = torch.where(positions >= ENOUGH, positions, 0.0)
+        seen[norm] += positions
+        share = (positions / seen[norm]).nan_to_num()
+        delta = mean - norm.running_mean
+        norm.running_mean += share * delta
+        # The first batch takes the place of what was there.
+        around = torch.where(share < 1, variance + (1 - share) * delta**2, variance)
+        norm.running_var += share * (around - norm.running_var)
+
+    with _evaluating(generator), ExitStack() as hooks:
+        for norm in norms:
+            hooks.enter_context(norm.register_forward_pre_hook(pool))
         for images, valid in batches:
-            generator(images, Context(valid, track=True))
-            count = seen.new_tensor(images[:, :1].numel()) if valid is None else valid.sum()
-            seen = seen + count
-            share = (count / seen).nan_to_num()
-            for norm, (mean, variance) in zip(norms, pooled, strict=True):
-                delta = norm.running_mean - mean
-                mean += share * delta
-                variance += share * (norm.running_var - variance + (1 - share) * delta**2)
-    if not seen:
+            generator(images, Context(valid))
+    if not all(seen.values()):
         raise SettingError(
             "no valid pixel to take the generator's statistics from: without them its output "
             "has no level. Give at least one batch of training chips."
         )
-    for norm, (mean, variance) in zip(norms, pooled, strict=True):
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
 
 
 @contextmanager
-def _remembering_one_batch(generator: nn.Module, norms: list[BatchNorm]) -> Iterator[None]:
-    """Make the running statistics those of the last batch alone, for as long as this is open."""
-    training, momenta = generator.training, [norm.momentum for norm in norms]
-    generator.train()
-    for norm in norms:
-        norm.momentum = 1.0
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards the network is as before."""
+    training = network.training
+    network.eval()
     try:
         yield
     finally:
-        generator.train(training)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        network.train(training)

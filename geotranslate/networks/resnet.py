@@ -6,7 +6,7 @@ from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context, Contextual
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
 from geotranslate.networks.layers import in_float32, initialize
-from geotranslate.networks.norms import NORMS
+from geotranslate.networks.norms import CENTRED, NORMS
 
 
 class ResidualBlock(Contextual):
@@ -14,7 +14,7 @@ class ResidualBlock(Contextual):
 
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
-        bias = norm != "batch"
+        bias = norm not in CENTRED
         self.change = Chain(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3, bias=bias),
@@ -58,7 +58,7 @@ class ResnetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        bias = norm != "batch"  # batch norm has a shift of its own
+        bias = norm not in CENTRED
         self.body = Chain(
             nn.ReflectionPad2d(3),
             nn.Conv2d(in_channels, width, 7, bias=bias),

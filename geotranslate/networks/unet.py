@@ -7,7 +7,7 @@ from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
 from geotranslate.networks.layers import in_float32, initialize
-from geotranslate.networks.norms import NORMS
+from geotranslate.networks.norms import CENTRED, NORMS
 
 
 class UnetGenerator(nn.Module):
@@ -39,7 +39,7 @@ class UnetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        bias = norm != "batch"  # batch norm has a shift of its own
+        bias = norm not in CENTRED
         widths = [width * min(2**level, 8) for level in range(depth)]
 
         self.down = nn.ModuleList([Chain(halving(in_channels, width, bias=bias))])

@@ -14,9 +14,9 @@ from scipy.special import stdtr
 
 from geotranslate.raster.line_sums import Lines, LineSums, Values
 
-VISIBLE_CHANCE = 0.005
+VISIBLE_CHANCE = 0.001
 """Lines are called visible where lines that mean nothing would stand out as much at most this
-often. That takes a score of 2.6, and more where a short period has few lines to compare with."""
+often. That takes a score of 3.1, and more where a short period has few lines to compare with."""
 
 VISIBLE_PEAK = 4.0
 """Power over that around it from which the gradients count as repeating with the lines."""

@@ -83,8 +83,8 @@ class SeamFigures:
             return f"visible on {lines} in {_listed(shown)}"
         if repeated:
             return (
-                f"invisible on {lines}, but gradients repeat with them in {_listed(repeated)}, as "
-                "they do where windows are blended"
+                f"invisible on {lines}, but gradients repeat as often in {_listed(repeated)}: "
+                "windows were blended, or meet at another offset"
             )
         return f"invisible on {lines}"
 

@@ -107,7 +107,7 @@ def test_the_figures_are_those_of_the_definition(seed, size, shift, holes):
 
 @pytest.mark.parametrize("offset", [0, 24])
 def test_windows_with_a_level_of_their_own_are_found_on_their_lines_only(make_raster, offset):
-    heights = np.random.default_rng(1).normal(0, 2, (6, 6))
+    heights = np.random.default_rng(1).normal(0, 4, (6, 6))
     pixels = 0.3 * noise() + tiles(200, 230, 64, heights, offset).astype(np.float32)
     path = make_raster("tiles.tif", pixels)
     found = measure_seams(path, 64, offset)

@@ -1,7 +1,6 @@
 """Evaluation of files: what is compared with what, on which grid, and what is refused."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_bounds
 
-from geotranslate.cli.main import run
 from geotranslate.errors import BandError, GridError, OutputError, RasterError, SettingError
 from geotranslate.raster.domain import Band
+from geotranslate.raster.seams import measure_seams
 from geotranslate.translation import side_by_side
 from geotranslate.translation.evaluate import (
     claim_report,
@@ -216,18 +215,6 @@ def test_every_candidate_is_measured_on_the_same_pixels(make_raster):
     assert image.accuracy.pixels == (source > 0).sum()
 
 
-@pytest.mark.parametrize(
-    ("settings", "mend"),
-    [
-        ({"fit_source": "x.tif"}, "Give --fit-truth and --source too"),
-        ({"source": "x.tif", "fit_truth": "x.tif"}, "Give --fit-source too"),
-    ],
-)
-def test_half_a_fit_is_refused_with_the_mend(settings, mend):
-    with pytest.raises(SettingError, match=mend):
-        planned("p.tif", "t.tif", **settings)
-
-
 def test_unlike_band_counts_are_refused_with_the_mend(make_raster):
     predicted, truth = make_raster("p.tif", picture()), make_raster("t.tif", picture(bands=5))
     with pytest.raises(BandError, match=r"number of bands \(3 and 5\).*--bands 1,2,3"):
@@ -308,70 +295,64 @@ def test_a_report_is_finished_refused_or_written_anew_by_the_rule(make_raster, t
         pass
 
 
-def command(*words):
-    """Run the command line; gives its exit status."""
-    try:
-        run(["evaluate", *map(str, words)])
-    except SystemExit as exit_:
-        return exit_.code
-    return 0
+def tiled(seed=0, size=32):
+    """Noise, each window of it at a level of its own."""
+    random = np.random.default_rng(seed)
+    levels = np.kron(random.integers(-3, 4, (5, 6)) * 6.0, np.ones((size, size)))
+    return (random.normal(100, 5, (2, 140, 170)) + levels[:140, :170]).astype(np.float32)
 
 
-def test_the_command_prints_tables_that_a_person_reads(make_raster, capsys):
-    bands = tuple(Band(name=f"[{color}]", unit="level") for color in ("red", "green", "blue"))
-    for seed, name in enumerate(["north", "south"]):
-        truth = make_raster(f"truth/{name}.tif", picture(seed), bands=bands)
-        predicted = make_raster(f"predicted/{name}.tif", noisy(picture(seed)), bands=bands)
-        source = make_raster(f"source/{name}.tif", picture(seed + 5, bands=2))
-    status = command(predicted.parent, truth.parent, "--source", source.parent)
-    text = capsys.readouterr().out
-    assert status == 0
-    for words in (
-        "[blue] [level]",
-        "RMSE of linear regression",
-        "PSNR 8 x 8, dB",
-        "mean of 2 images",
-        "north",
-        "median",
-        "0 to 255",
-        "full range: all values of uint8",
-        "pixels measured: 4,000",
-        "Measured 2 images in",
+def test_seams_and_another_raster_are_reported_without_a_truth(make_raster):
+    other = tiled(1)
+    path = make_raster("tiled.tif", tiled(1) + np.float32(2))
+    report = measured(path, seams="32", against=make_raster("other.tif", other))
+    image = report.images[0]
+    assert image.accuracy is None
+    assert image.seams == measure_seams(path, 32)
+    assert image.seams.visible
+    assert [band.mean for band in image.mismatch.bands] == pytest.approx([2, 2], abs=1e-4)
+    assert image.mismatch.bands[0].vertical == pytest.approx(1, abs=1e-4)
+    assert report.summary() == {}
+    found = json.loads(json.dumps(report.to_dict()))
+    assert set(found) == {"job", "images"}
+    assert found["images"][0]["seams"]["visible"]
+    assert found["images"][0]["against"]["share"] == pytest.approx(image.mismatch.share)
+
+
+def test_with_a_truth_both_reports_come(make_raster):
+    truth, path = make_raster("t.tif", tiled(2)), make_raster("p.tif", tiled(3))
+    both = measured(path, truth, seams="32,5").to_dict()
+    assert both["images"][0]["figures"] == measured(path, truth).to_dict()["images"][0]["figures"]
+    assert both["images"][0]["seams"]["offset"] == 5
+    assert "against" not in both["images"][0]
+
+
+def test_folders_of_two_predictions_are_matched_by_name(make_raster):
+    for seed, name in enumerate(["a", "b"]):
+        make_raster(f"other/{name}.tif", tiled(seed))
+        one = make_raster(f"one/{name}.tif", tiled(seed))
+    report = measured(one.parent, against=one.parent.with_name("other"))
+    assert [image.files.name for image in report.images] == ["a", "b"]
+    assert all(image.mismatch.share == 0 for image in report.images)
+    with pytest.raises(SettingError, match="Give both the same file name"):
+        planned(make_raster("c.tif", tiled()), against=one.parent)
+
+
+def test_every_file_is_checked_before_the_first_is_measured(make_raster):
+    make_raster("one/a.tif", tiled())
+    small = make_raster("one/b.tif", tiled()[:, :20, :20])
+    with pytest.raises(SettingError, match=r"b\.tif has 20 x 20 px.*below 20 px"):
+        planned(small.parent, seams="32")
+    with pytest.raises(GridError, match=r"b\.tif.*lie on different grids"):
+        planned(small.parent, against=small.with_name("a.tif"))
+
+
+def test_a_report_of_other_lines_is_another_report(make_raster, tmp_path):
+    path = make_raster("p.tif", tiled())
+    output = tmp_path / "report.json"
+    write_report(measured(path, seams="32"), output)
+    with (
+        pytest.raises(OutputError, match=r"seams was \[32, 0\] and is now \[64, 0\]"),
+        claim_report(output, planned(path, seams="64")),
     ):
-        assert words in text, text
-
-
-def test_the_command_writes_a_report_and_does_nothing_when_it_is_there(
-    make_raster, tmp_path, capsys
-):
-    truth = make_raster("t.tif", picture())
-    output = tmp_path / "report.json"
-    assert command(truth, truth, "-o", output) == 0
-    assert f"wrote {output}" in capsys.readouterr().out
-    report = json.loads(output.read_text())
-    assert report["mean"]["prediction"]["mae"] == [0, 0, 0]
-    assert report["mean"]["prediction"]["psnr"] is None
-    assert set(report["figures"]) == set(report["mean"]["prediction"])
-    before = output.stat().st_mtime_ns
-    assert command(truth, truth, "-o", output) == 0
-    assert "there already" in capsys.readouterr().out
-    assert output.stat().st_mtime_ns == before
-
-
-def test_json_is_one_line(make_raster, capsys):
-    truth = make_raster("t.tif", picture())
-    assert command(truth, truth, "--json") == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    assert printed.out.count("\n") == 1
-    assert json.loads(printed.out)["images"][0]["pixels"] == 2000
-
-
-def test_the_command_refuses_in_one_sentence_with_status_2_and_writes_nothing(
-    make_raster, tmp_path, capsys
-):
-    output = tmp_path / "report.json"
-    status = command(make_raster("p.tif", picture()), tmp_path / "gone.tif", "-o", output)
-    assert status == 2
-    assert re.match(r"Error: .*gone\.tif does not exist", capsys.readouterr().err)
-    assert {file.name for file in tmp_path.iterdir()} == {"p.tif"}
+        pass

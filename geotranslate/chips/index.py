@@ -8,26 +8,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pyogrio
-import shapely
 from affine import Affine
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from rasterio.crs import CRS
 
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import explained, settle, write_text
+from geotranslate.raster.output import write_text
 from geotranslate.raster.statistics import EMPTY, BandStatistics
+from geotranslate.raster.vectors import outlines, write_geopackage
 
 CHIPS_NAME = "chips.gpkg"
 MOSAIC_NAMES = {"a": "A.gti.gpkg", "b": "B.gti.gpkg"}
@@ -36,7 +33,6 @@ PARTS_NAME = TILE_NAME + ".parts"
 """Folder that is there while chips are being cut, and is left by a job that was interrupted."""
 
 LAYER = "chips"
-FOOTPRINT_CRS = "EPSG:4326"
 FIGURES = tuple(field.name for field in fields(BandStatistics))
 
 
@@ -98,7 +94,8 @@ def write_index(folder: Path, records: Sequence[ChipRecord]) -> None:
         OutputError: the folder cannot be written.
     """
     rows = [_row(record) for record in records]
-    _write(folder / CHIPS_NAME, gpd.GeoDataFrame(rows, geometry=_footprints(records)))
+    footprints = outlines([record.grid for record in records])
+    write_geopackage(folder / CHIPS_NAME, gpd.GeoDataFrame(rows, geometry=footprints), LAYER)
     for domain, name in MOSAIC_NAMES.items():
         chips = [record for record in records if record.domain == domain]
         (folder / name).unlink(missing_ok=True)
@@ -108,8 +105,9 @@ def write_index(folder: Path, records: Sequence[ChipRecord]) -> None:
             # takes bands, dtype, nodata and pixel size from the first chip; but where that one
             # has no mask others may have one.
             locations = {"location": [record.file for record in chips]}
-            table = gpd.GeoDataFrame(locations, geometry=_footprints(chips, crs))
-            _write(folder / name, table, layer_metadata={"MASK_BAND": "YES"})
+            places = outlines([record.grid for record in chips], crs)
+            table = gpd.GeoDataFrame(locations, geometry=places)
+            write_geopackage(folder / name, table, LAYER, {"MASK_BAND": "YES"})
 
 
 def read_index(folder: Path) -> list[ChipRecord]:
@@ -198,56 +196,3 @@ def _record(row: dict[str, Any]) -> ChipRecord:
 def _statistics(row: dict[str, Any], number: int) -> BandStatistics:
     count, *figures = (row[f"{name}_{number}"] for name in FIGURES)
     return BandStatistics(int(count), *figures) if count else EMPTY
-
-
-def _footprints(records: Sequence[ChipRecord], crs: CRS | None = None) -> gpd.GeoSeries:
-    """The chips' outlines in one CRS, by default longitude and latitude."""
-    target = crs.to_string() if crs else FOOTPRINT_CRS
-    places = np.array([record.grid.crs.to_string() for record in records], dtype=object)
-    outlines = np.array([shapely.box(*record.grid.bounds) for record in records], dtype=object)
-    for place in dict.fromkeys(places):
-        outlines[places == place] = _transformed(outlines[places == place], place, target)
-    return gpd.GeoSeries(outlines, crs=target)
-
-
-def _transformed(outlines: NDArray[np.object_], crs: str, target: str) -> NDArray[np.object_]:
-    try:
-        moved: NDArray[np.object_] = gpd.GeoSeries(outlines, crs=crs).to_crs(target).to_numpy()
-    except RuntimeError:  # pyproj's: a building site's own coordinates have no place on Earth
-        return np.full(len(outlines), None, dtype=object)
-    return moved
-
-
-def _write(path: Path, table: gpd.GeoDataFrame, **words: Any) -> None:
-    """Write a GeoPackage of one layer that has its name only when it is complete."""
-    # GDAL knows a GeoPackage, and a GTI index, by how its name ends.
-    part = path.with_name(f".part.{path.name}")
-    part.unlink(missing_ok=True)
-    try:
-        with explained(path), fixed_date():
-            _write_layer(part, table, **words)
-            settle(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_layer(path: Path, table: gpd.GeoDataFrame, **words: Any) -> None:
-    try:
-        table.to_file(path, driver="GPKG", layer=LAYER, engine="pyogrio", **words)
-        indexed = pyogrio.read_info(path)["capabilities"]["fast_spatial_filter"]
-    except RuntimeError as error:  # the family of pyogrio's errors
-        raise OSError(str(error)) from error
-    if not indexed:  # written last, and GDAL says nothing when it cannot
-        raise OSError("the spatial index could not be written")
-
-
-@contextmanager
-def fixed_date() -> Iterator[None]:
-    """Keep the clock out of a GeoPackage, so that the same rows give the same bytes."""
-    option = "OGR_CURRENT_DATE"
-    before = pyogrio.get_gdal_config_option(option)
-    pyogrio.set_gdal_config_options({option: "2000-01-01T00:00:00.000Z"})
-    try:
-        yield
-    finally:
-        pyogrio.set_gdal_config_options({option: before})

@@ -69,9 +69,6 @@ class Area:
 def read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
     """The polygons of a vector file, whatever its format, CRS and extent, where a raster lies.
 
-    Polygons in another CRS are cut to the raster's surroundings before they are brought into its
-    CRS: most CRSs know a part of the world only.
-
     Args:
         path: anything GDAL opens as vectors; its first layer is read.
         crs: of the raster.
@@ -81,37 +78,75 @@ def read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
         SettingError: the file is missing, holds no polygon, does not say where they lie, or
             cannot be brought into the raster's CRS.
     """
+    what = "the area of interest"
+    return area_of(read_polygons(path, what).geometry, path, crs, bounds, what)
+
+
+def read_polygons(path: str | Path, what: str) -> gpd.GeoDataFrame:
+    """The rows of a vector file that have a geometry, of which some are polygons.
+
+    Args:
+        path: anything GDAL opens as vectors; its first layer is read.
+        what: the file is, for messages.
+
+    Raises:
+        SettingError: the file is missing, holds no polygon, or does not say where they lie.
+    """
     try:
         table = gpd.read_file(path)
     except Exception as error:  # pyogrio's errors share no base class below Exception
         raise SettingError(
-            f"the area of interest {path} cannot be read ({reason(error)}). Give a file of "
-            "polygons such as a GeoPackage, GeoJSON or Shapefile."
+            f"{what} {path} cannot be read ({reason(error)}). Give a file of polygons such as a "
+            "GeoPackage, GeoJSON or Shapefile."
         ) from error
-    shapes = table.geometry.dropna() if isinstance(table, gpd.GeoDataFrame) else gpd.GeoSeries()
-    if not shapely.area(shapes.to_numpy()).sum():
+    if isinstance(table, gpd.GeoDataFrame):
+        table = table[table.geometry.notna()]
+    if not isinstance(table, gpd.GeoDataFrame) or not _surface(table):
         raise SettingError(
-            f"the area of interest {path} holds no polygon, so nothing lies inside. Give a file "
-            "of polygons; buffer points or lines first."
+            f"{what} {path} holds no polygon, so nothing lies inside. Give a file of polygons; "
+            "buffer points or lines first."
         )
-    if shapes.crs is None:
+    if table.crs is None:
         raise SettingError(
-            f"the area of interest {path} has no coordinate reference system, so nobody knows "
-            "where it lies. Give it the one it was made in: `ogr2ogr -a_srs EPSG:... out.gpkg "
-            f"{path}`."
+            f"{what} {path} has no coordinate reference system, so nobody knows where it lies. "
+            f"Give it the one it was made in: `ogr2ogr -a_srs EPSG:... out.gpkg {path}`."
         )
+    return table
+
+
+def area_of(shapes: gpd.GeoSeries, path: str | Path, crs: CRS, bounds: Bounds, what: str) -> Area:
+    """Polygons as one, where a raster lies.
+
+    Polygons in another CRS are cut to the raster's surroundings before they are brought into its
+    CRS: most CRSs know a part of the world only.
+
+    Args:
+        shapes: the polygons.
+        path: of their file.
+        crs: of the raster.
+        bounds: of the raster, (left, bottom, right, top) in its CRS.
+        what: the file is, for messages.
+
+    Raises:
+        SettingError: the polygons cannot be brought into the raster's CRS.
+    """
     try:
         shape = _bring_to(shapes.make_valid(), crs, bounds)
     # RuntimeError is the family of pyproj's errors.
     except (shapely.GEOSException, RuntimeError) as error:
         raise SettingError(
-            f"the area of interest {path} cannot be brought into the raster's coordinate "
-            f"reference system ({reason(error)}), so nobody knows what lies inside. Draw it "
-            "in the raster's own, around the raster."
+            f"{what} {path} cannot be brought into the raster's coordinate reference system "
+            f"({reason(error)}), so nobody knows what lies inside. Draw it in the raster's own, "
+            "around the raster."
         ) from error
     left, bottom, right, top = map(float, shapes.total_bounds)
     drawn_crs = CRS.from_user_input(shapes.crs)
     return Area(str(path), shape, drawn_crs, (left, bottom, right, top))
+
+
+def _surface(table: gpd.GeoDataFrame) -> float:
+    """Of all polygons together, in units that do not matter."""
+    return float(shapely.area(table.geometry.to_numpy()).sum())
 
 
 def _bring_to(shapes: gpd.GeoSeries, crs: CRS, bounds: Bounds) -> BaseGeometry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +14,8 @@ from geotranslate.choices import MosaicBlend
 Place = tuple[slice, slice]
 """Rows and columns of a canvas."""
 
-Weigh = Callable[[int], NDArray[np.float64]]
-"""Weights along one axis of a raster, from its length; a pixel's weight is the product of two."""
-
-
-def tent(length: int) -> NDArray[np.float64]:
-    """The distance of each pixel's centre to the nearer end, in pixels: 0.5, 1.5, ... 1.5, 0.5.
-
-    Where two rasters of one size overlap by at most half of it, this fades from one to the other
-    in a straight line. No weight is zero, so a raster's rim is kept where nothing lies over it.
-    """
-    ramp = np.arange(length) + 0.5
-    weights: NDArray[np.float64] = np.minimum(ramp, ramp[::-1])
-    return weights
-
-
-def flat(length: int) -> NDArray[np.float64]:
-    """The same weight for every pixel."""
-    return np.ones(length)
+Weights = NDArray[np.floating[Any]] | float
+"""(rows, cols), or one number for all pixels."""
 
 
 class Canvas(Protocol):
@@ -47,13 +31,9 @@ class Canvas(Protocol):
         """Whether nothing laid there would change anything."""
 
     def lay(
-        self,
-        place: Place,
-        pixels: NDArray[Any],
-        valid: NDArray[np.bool_],
-        weights: NDArray[np.float64],
+        self, place: Place, pixels: NDArray[Any], valid: NDArray[np.bool_], weights: Weights
     ) -> None:
-        """Lay pixels (bands, rows, cols) on a place, with valid and weights (rows, cols)."""
+        """Lay pixels (bands, rows, cols) on a place, with valid (rows, cols) and weights."""
 
 
 class FirstValid:
@@ -73,11 +53,7 @@ class FirstValid:
         return bool(self.valid[place].all())
 
     def lay(
-        self,
-        place: Place,
-        pixels: NDArray[Any],
-        valid: NDArray[np.bool_],
-        weights: NDArray[np.float64],
+        self, place: Place, pixels: NDArray[Any], valid: NDArray[np.bool_], weights: Weights
     ) -> None:
         """Lay pixels (bands, rows, cols) on a place; weights do not matter."""
         fresh = valid & ~self.valid[place]
@@ -112,20 +88,97 @@ class WeightedMean:
         return False
 
     def lay(
-        self,
-        place: Place,
-        pixels: NDArray[Any],
-        valid: NDArray[np.bool_],
-        weights: NDArray[np.float64],
+        self, place: Place, pixels: NDArray[Any], valid: NDArray[np.bool_], weights: Weights
     ) -> None:
-        """Lay pixels (bands, rows, cols) on a place, with valid and weights (rows, cols)."""
+        """Lay pixels (bands, rows, cols) on a place, with valid (rows, cols) and weights."""
+        mixed = valid & self.valid[place]
         self._first.lay(place, pixels, valid, weights)
         weights = np.where(valid, weights, 0.0)
         self._weight[place] += weights
-        step = np.subtract(pixels, self._first.values[:, *place], dtype=np.float64)
-        # What lies under an invalid pixel may be NaN, which no weight of zero takes away.
-        step[:, ~valid] = 0.0
-        self._moved[:, *place] += weights * step
+        if mixed.any():
+            step = np.subtract(pixels, self._first.values[:, *place], dtype=np.float64)
+            # What lies under an invalid pixel may be NaN, which no weight of zero takes away.
+            step[:, ~mixed] = 0.0
+            step *= weights
+            self._moved[:, *place] += step
+
+
+class Median:
+    """The median of all valid values; of an even number, the mean of the middle two.
+
+    Memory grows with the number of values that lie on each other, not of the rasters laid.
+
+    Attributes:
+        valid: (rows, cols), where something valid was laid.
+    """
+
+    def __init__(self, bands: int, shape: tuple[int, int], dtype: str) -> None:
+        self._layers: list[NDArray[Any]] = []
+        self._count = np.zeros(shape, np.intp)
+        self._empty = np.zeros((bands, *shape), dtype)
+        self.valid = np.zeros(shape, bool)
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """(bands, rows, cols)."""
+        if len(self._layers) < 2:
+            return self._layers[0] if self._layers else self._empty
+        # The first n of a pixel's n values are sorted; what is above is not looked at.
+        stack = np.stack(self._layers)
+        for depth in range(2, len(stack) + 1):
+            here = self._count == depth
+            stack[:depth, :, here] = np.sort(stack[:depth, :, here], axis=0)
+        count = np.maximum(self._count, 1)[None, None]
+        low, high = (
+            np.take_along_axis(stack, np.broadcast_to(index, (1, *stack.shape[1:])), axis=0)[0]
+            for index in ((count - 1) // 2, count // 2)
+        )
+        middle: NDArray[Any] = low + np.subtract(high, low, dtype=np.float64) / 2
+        return middle
+
+    def is_full(self, place: Place) -> bool:
+        """Never: each value counts."""
+        return False
+
+    def lay(
+        self, place: Place, pixels: NDArray[Any], valid: NDArray[np.bool_], weights: Weights
+    ) -> None:
+        """Lay pixels (bands, rows, cols) on a place; weights do not matter."""
+        count = self._count[place]
+        for depth in range(int(count[valid].max(initial=-1)) + 1):
+            if depth == len(self._layers):
+                self._layers.append(np.zeros_like(self._empty))
+            here = valid & (count == depth)
+            np.copyto(self._layers[depth][:, *place], pixels, where=here)
+        self._count[place] += valid
+        self.valid[place] |= valid
+
+
+class Highest:
+    """Keeps of every pixel the valid values with the highest weight; of equal ones the first.
+
+    Attributes:
+        values: (bands, rows, cols).
+        valid: (rows, cols), where something valid was laid.
+    """
+
+    def __init__(self, bands: int, shape: tuple[int, int], dtype: str) -> None:
+        self.values = np.zeros((bands, *shape), dtype)
+        self.valid = np.zeros(shape, bool)
+        self._best = np.full(shape, -np.inf)
+
+    def is_full(self, place: Place) -> bool:
+        """Never: a better one may come."""
+        return False
+
+    def lay(
+        self, place: Place, pixels: NDArray[Any], valid: NDArray[np.bool_], weights: Weights
+    ) -> None:
+        """Lay pixels (bands, rows, cols) on a place, with valid (rows, cols) and weights."""
+        better = valid & ((weights > self._best[place]) | ~self.valid[place])
+        np.copyto(self.values[:, *place], pixels, where=better)
+        np.copyto(self._best[place], weights, where=better)
+        self.valid[place] |= better
 
 
 @dataclass(frozen=True)
@@ -134,21 +187,26 @@ class Blend:
 
     Attributes:
         canvas: makes the canvas, from bands, shape and dtype.
-        weigh: weights along each axis of a raster.
+        weights: what a raster's pixels are weighed by: the distance to its valid edge, the values
+            of its quality band, or nothing.
         ordered: whether the order in which rasters were given counts; where it does not, they
             are laid in the order of their places, so that sums round alike.
         backwards: lay the last one first.
+        stacks: keeps all values of a pixel, so that memory grows with the rasters' number.
     """
 
     canvas: Callable[[int, tuple[int, int], str], Canvas]
-    weigh: Weigh = flat
+    weights: Literal["distance", "quality"] | None = None
     ordered: bool = False
     backwards: bool = False
+    stacks: bool = False
 
 
 BLENDS: dict[MosaicBlend, Blend] = {
-    "feather": Blend(WeightedMean, tent),
+    "feather": Blend(WeightedMean, weights="distance"),
     "first": Blend(FirstValid, ordered=True),
     "last": Blend(FirstValid, ordered=True, backwards=True),
-    "mean": Blend(WeightedMean, flat),
+    "mean": Blend(WeightedMean),
+    "median": Blend(Median, stacks=True),
+    "best": Blend(Highest, weights="quality", ordered=True),
 }

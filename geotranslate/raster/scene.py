@@ -30,6 +30,7 @@ from geotranslate.raster.reading import (
     stored_bands,
     stored_nodata,
     stored_type,
+    stored_validity,
     striped_bytes,
 )
 
@@ -187,6 +188,14 @@ class Scene:
     def validity(self) -> Validity:
         """Where the file says which pixels are invalid."""
         return stored_validity(self._dataset, self._indexes, self._nodata_given)
+
+    def numbers_of(self, bands: str | Sequence[int | str] | None) -> list[int]:
+        """Numbers, from 1, of bands of the file; of all that hold data when None.
+
+        Raises:
+            BandError: a band is not there.
+        """
+        return choose_bands(self._dataset, bands)
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same for work on this scene to be continued."""

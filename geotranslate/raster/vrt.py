@@ -20,7 +20,7 @@ class Source:
 
     Attributes:
         path: the file; all its bands are used, in order.
-        window: where it lies in the whole.
+        window: where it lies in the whole, which cuts off what leaves it.
     """
 
     path: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ RESAMPLINGS = {
 }
 
 STRIP_COLS = 64
+
+# As many are read at once for a warp: 64 MB a band.
+MOST_SOURCE_PIXELS = 1 << 24
 
 
 class WarpedScenes:
@@ -100,6 +103,39 @@ def read_onto(scene: Scene, grid: Grid, window: Window, resampling: Resampling) 
     """A scene's pixels in a window of another grid; None where the two do not meet."""
     if scene.grid.is_aligned(grid):
         return _read_shifted(scene, grid.window_grid(window))
+    warped = warp_onto(
+        scene.grid, grid, window, resampling, lambda needed: as_numbers(scene.read(needed))
+    )
+    if warped is None:
+        return None
+    valid = np.asarray(np.isfinite(warped).all(axis=0))
+    pixels = to_dtype(np.where(valid, warped, 0), np.dtype(scene.dtype))
+    return Chip(pixels, valid, grid.window_grid(window))
+
+
+def warp_onto(
+    source: Grid,
+    grid: Grid,
+    window: Window,
+    resampling: Resampling,
+    read: Callable[[Window], NDArray[np.floating[Any]]],
+) -> NDArray[np.floating[Any]] | None:
+    """Numbers (bands, rows, cols) in a window of another grid, NaN where invalid.
+
+    Where many source pixels make one, the window is worked on in parts, so that memory does not
+    grow with the difference of the pixels' sizes.
+
+    Args:
+        source: where the numbers lie.
+        grid: another; which windows of it are asked for does not change a pixel.
+        window: of ``grid``.
+        resampling: how numbers are weighed.
+        read: numbers (bands, rows, cols) in a window inside ``source``, NaN in all bands where
+            they are invalid in one, so that the same pixels are left out of all.
+
+    Returns:
+        None where the two do not meet.
+    """
     # Along a row, GDAL computes exact coordinates at both ends and draws lines between. In strips
     # that are fixed to the grid, those lines do not depend on the window, and are short.
     start = int(window.col_off // STRIP_COLS) * STRIP_COLS
@@ -113,25 +149,65 @@ def read_onto(scene: Scene, grid: Grid, window: Window, resampling: Resampling) 
             height=window.height,
         )
     )
-    scales = _kernel_scales(scene.grid, grid)
-    needed = _source_window(scene.grid, wide, scales)
+    scales = _kernel_scales(source, grid)
+    needed = _source_window(source, wide, scales)
     if needed is None:
         return None
-    source = scene.read(needed)
-    number = _number_type(source.pixels.dtype)
-    # NaN in all bands where one is invalid: the warper then leaves out the very same pixels in
-    # each band, which no nodata value or alpha band of GDAL's own achieves.
-    numbers = np.where(source.valid, source.pixels.astype(number), np.nan)
-    warped = np.concatenate(
+    if needed.width * needed.height > MOST_SOURCE_PIXELS and (strips > 1 or window.height > 1):
+        parts = _halves(window, start, strips)
+        return _joined([warp_onto(source, grid, part, resampling, read) for part in parts], parts)
+    numbers = read(needed)
+    place = source.window_grid(needed)
+    return np.concatenate(
         [
-            _warp_strip(numbers, source.grid, wide, strip * STRIP_COLS, scales, resampling)
+            _warp_strip(numbers, place, wide, strip * STRIP_COLS, scales, resampling)
             for strip in range(strips)
         ],
         axis=-1,
     )[..., ahead : ahead + int(window.width)]
-    valid = np.asarray(np.isfinite(warped).all(axis=0))
-    pixels = to_dtype(np.where(valid, warped, 0), source.pixels.dtype)
-    return Chip(pixels, valid, grid.window_grid(window))
+
+
+def as_numbers(chip: Chip) -> NDArray[np.floating[Any]]:
+    """A chip's pixels as floats that hold them exactly, NaN in all bands where one is invalid.
+
+    The warper then leaves out the very same pixels in each band, which no nodata value or alpha
+    band of GDAL's own achieves.
+    """
+    return np.where(chip.valid, chip.pixels.astype(_number_type(chip.pixels.dtype)), np.nan)
+
+
+def _halves(window: Window, start: int, strips: int) -> list[Window]:
+    """A window in two along its longer side; columns are cut between strips, from ``start`` on."""
+    col, row, width, height = map(
+        int, (window.col_off, window.row_off, window.width, window.height)
+    )
+    if strips == 1 or (height > 1 and height >= width):
+        cut = height // 2
+        return [
+            Window(col_off=col, row_off=row, width=width, height=cut),
+            Window(col_off=col, row_off=row + cut, width=width, height=height - cut),
+        ]
+    cut = start + strips // 2 * STRIP_COLS - col
+    return [
+        Window(col_off=col, row_off=row, width=cut, height=height),
+        Window(col_off=col + cut, row_off=row, width=width - cut, height=height),
+    ]
+
+
+def _joined(
+    parts: Sequence[NDArray[np.floating[Any]] | None], windows: Sequence[Window]
+) -> NDArray[np.floating[Any]] | None:
+    """Two halves of a window as one; what meets nothing is NaN."""
+    some = next((part for part in parts if part is not None), None)
+    if some is None:
+        return None
+    whole = [
+        np.full((len(some), int(window.height), int(window.width)), np.nan, some.dtype)
+        if part is None
+        else part
+        for part, window in zip(parts, windows, strict=True)
+    ]
+    return np.concatenate(whole, axis=-1 if windows[0].row_off == windows[1].row_off else -2)
 
 
 def _warp_strip(

@@ -18,10 +18,10 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasterio.windows import Window
 
-from geotranslate.chips.index import fixed_date
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.output import explained, settle
+from geotranslate.raster.vectors import fixed_date
 from geotranslate.raster.writing import GeoTiff
 from geotranslate.sample.landscape import CODES, GROUNDS, MAP_GRID, draw_landscape
 from geotranslate.sample.sensors import backscatter, optical_view, reflected, sar_view

@@ -20,11 +20,10 @@ from geotranslate.errors import (
     SettingError,
     TakenError,
 )
-from geotranslate.raster import mosaic
 from geotranslate.raster.blend import BLENDS
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.mosaic import mosaic_rasters, plan_mosaic
+from geotranslate.raster.mosaic import layers, mosaic_rasters, plan, plan_mosaic, write
 from geotranslate.raster.scene import open_scene
 
 ROWS, COLS = 110, 130
@@ -43,8 +42,8 @@ PLACES = [
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Three strips of three blocks for what lies at PLACES, with a rest each."""
-    monkeypatch.setattr(mosaic, "BLOCK", 48)
-    monkeypatch.setattr(mosaic, "BLOCK_COLS", 60)
+    monkeypatch.setattr(plan, "STRIP_ROWS", 48)
+    monkeypatch.setattr(write, "BLOCK_COLS", 60)
 
 
 def join(inputs, output, **words):
@@ -434,7 +433,6 @@ class TestRefusals:
 STOPPED = """
 import sys
 from pathlib import Path
-from geotranslate.raster import mosaic
 from geotranslate.raster.writing import GeoTiff
 
 mosaic.BLOCK, mosaic.BLOCK_COLS = 48, 60
@@ -449,11 +447,11 @@ def write_half(output, sources, grid, *, scratch, **words):
     wait()
 
 if point == "while joining":
-    mosaic.write_cog = write_half
+    write.write_cog = write_half
 if point == "inside a strip":
-    write, calls = GeoTiff.write, []
-    GeoTiff.write = lambda *args: (write(*args), calls.append(0), len(calls) == 5 and wait())
-for done in mosaic.mosaic_rasters([folder], output):
+    write_block, calls = GeoTiff.write, []
+    GeoTiff.write = lambda *args: (write_block(*args), calls.append(0), len(calls) == 5 and wait())
+for done in mosaic_rasters([folder], output):
     if point == f"after strip {done}":
         wait()
 """

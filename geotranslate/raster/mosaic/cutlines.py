@@ -1,0 +1,81 @@
+"""Cutlines and footprints: which polygon belongs to which scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import geopandas as gpd
+import shapely
+
+from geotranslate.errors import SettingError
+from geotranslate.raster.area import Area, area_of, read_polygons
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.mosaic.plan import MosaicPlan, names_of
+from geotranslate.raster.vectors import outlines, write_geopackage
+
+# The column of a footprint's raster; any other column of a cutline's file may name it as well.
+RASTER_COLUMN = "raster"
+
+WHAT = "the cutline"
+
+
+def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area]:
+    """The polygons that belong to each scene, by the scene's path.
+
+    A column of the file names the scenes, by path, file name, or file name without its suffix:
+    whichever column names most of them. Several polygons of one scene count together.
+
+    Args:
+        path: a vector file in any CRS.
+        grids: of the scenes, by path.
+
+    Raises:
+        SettingError: the file cannot be read, holds no polygons, names no scene or not all, or
+            polygons lie beside their scene.
+    """
+    table = read_polygons(path, WHAT)
+    columns = [table[name].astype(str) for name in table.columns if name != table.geometry.name]
+    known = {raster: set(names_of(raster)) for raster in grids}
+    every = set().union(*known.values())
+    named = max(columns, key=lambda column: column.isin(every).sum(), default=None)
+    if named is None or not named.isin(every).any():
+        raise SettingError(
+            f"no column of the cutline {path} names the rasters to be joined, such as "
+            f"{next(iter(grids))}, so nobody knows which polygon cuts which. Add a column of file "
+            "names, or say --aoi for one area that cuts all."
+        )
+    missing = [raster for raster, names in known.items() if not named.isin(names).any()]
+    if missing:
+        raise SettingError(
+            f"the cutline {path} has no polygon for {len(missing)} of {len(grids)} rasters, such "
+            f"as {missing[0]}, which would vanish from the mosaic. Draw it, or leave the raster "
+            "out."
+        )
+    cuts = {}
+    for raster, names in known.items():
+        grid = grids[raster]
+        area = area_of(table.geometry[named.isin(names)], path, grid.crs, grid.bounds, WHAT)
+        if area.shape.is_empty or not area.shape.intersects(shapely.box(*grid.bounds)):
+            raise SettingError(
+                f"the polygon of {raster} in the cutline {path} lies outside that raster, so "
+                "nothing of it would be left. Move the polygon, or leave the raster out."
+            )
+        cuts[raster] = area
+    return cuts
+
+
+def write_footprints(path: Path, plan: MosaicPlan) -> None:
+    """Write the outlines of the scenes of a plan as a GeoPackage in longitude and latitude.
+
+    Its column ``raster`` has their paths, so that, edited, it serves as a cutline.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    rows = {
+        RASTER_COLUMN: [piece.path for piece in plan.pieces],
+        "resampled": [piece.resampled for piece in plan.pieces],
+    }
+    places = outlines([piece.grid for piece in plan.pieces])
+    write_geopackage(path, gpd.GeoDataFrame(rows, geometry=places), "footprints")

@@ -1,0 +1,212 @@
+"""The grid of a mosaic: chosen by the user, or the smallest that holds all scenes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import calculate_default_transform, transform_bounds
+from rasterio.windows import Window
+
+from geotranslate.choices import SNAPS
+from geotranslate.errors import GridError, SettingError
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.mosaic.settings import Bounds, MosaicSettings
+from geotranslate.raster.scene import open_scene
+
+if TYPE_CHECKING:
+    from geotranslate.raster.area import Area
+
+# GDAL counts rows and columns in 32 bits with a sign.
+LONGEST = 2**31 - 1
+
+# Thousandths of a pixel are rounding errors, as in the rest of the project.
+SLACK = 1e-3
+
+
+def choose_grid(
+    first: Grid, grids: Sequence[Grid], settings: MosaicSettings
+) -> tuple[Grid, Area | None]:
+    """Where the pixels of a mosaic lie, and the area of interest in its CRS.
+
+    Args:
+        first: the scene's that counts where the settings do not say.
+        grids: of all scenes.
+        settings: CRS, resolution, bounds, snap and area of interest.
+
+    Raises:
+        GridError: the scenes cannot be brought into one CRS, bounds and scenes do not meet, or the
+            mosaic would have too many pixels.
+        SettingError: the CRS is unknown, scenes cannot be snapped as asked, or the area cannot be
+            read or lies elsewhere.
+    """
+    asked = (settings.crs, settings.resolution, settings.bounds, settings.snap, settings.aoi)
+    if not any(asked) and all(grids[0].is_aligned(grid) for grid in grids):
+        return _join_aligned(grids), None
+    crs, lattice = choose_lattice(first, settings)
+    base = Grid(crs, lattice, 1, 1)
+    boxes = [grid_bounds(grid, crs) for grid in grids]
+    whole = _around(boxes)
+    wanted = settings.bounds or whole
+    if not any(_shared(box, wanted) for box in boxes):
+        raise GridError(
+            f"the bounds {_spell(wanted)} meet none of the rasters, which cover {_spell(whole)} in "
+            f"{crs.to_string()}: nothing would be in the mosaic. Give bounds as "
+            "left,bottom,right,top in the mosaic's CRS."
+        )
+    area = None
+    if settings.aoi is not None:
+        area = _read_area(settings.aoi, crs, wanted)
+        wanted = _shared(wanted, area.bounds) or wanted
+    return _checked(base.window_grid(window_on(base, wanted))), area
+
+
+def _read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
+    # It loads geopandas, which takes half a second that most mosaics need not wait for.
+    from geotranslate.raster.area import read_area
+
+    area = read_area(path, crs, bounds)
+    if area.shape.is_empty or not _shared(area.bounds, bounds):
+        raise SettingError(
+            f"the area of interest {path}, which covers {_spell(area.drawn_bounds)} in "
+            f"{area.drawn_crs.to_string()}, lies outside the mosaic's {_spell(bounds)} in "
+            f"{crs.to_string()}: nothing would be left. Give an area that overlaps the rasters."
+        )
+    return area
+
+
+def choose_lattice(first: Grid, settings: MosaicSettings) -> tuple[CRS, Affine]:
+    """The CRS of a mosaic, and the transform of an endless grid that its own is a part of."""
+    asked, sizes = settings.asked_crs, settings.resolution
+    snap = settings.snap
+    if snap is not None and snap not in SNAPS:
+        with open_scene(snap) as scene:
+            model = scene.grid
+        crs = asked or model.crs
+        if crs != model.crs:
+            raise SettingError(
+                f"the pixels of {snap} lie in {model.crs.to_string()} and cannot be snapped to in "
+                f"{crs.to_string()}. Leave out --crs, or snap to a raster in that CRS."
+            )
+        return crs, _stepping(model.transform, sizes)
+    crs = asked or first.crs
+    same = crs == first.crs
+    if same and sizes is None:
+        transform = first.transform
+    else:
+        x, y = sizes or (first.resolution if same else _size_in(first, crs))
+        transform = Affine(x, 0.0, 0.0, 0.0, -y, 0.0)
+    if snap == "first" and not same:
+        raise SettingError(
+            f"the pixels of the first raster lie in {first.crs.to_string()} and cannot be snapped "
+            f"to in {crs.to_string()}. Choose --snap multiples, or leave out --crs."
+        )
+    if snap == "first":
+        return crs, _stepping(first.transform, sizes)
+    if snap == "multiples":
+        return crs, Affine(transform.a, 0.0, 0.0, 0.0, transform.e, 0.0)
+    if snap == "bounds" and settings.bounds:
+        left, _, _, top = settings.bounds
+        x, y = abs(transform.a), abs(transform.e)
+        return crs, Affine(x, 0.0, left, 0.0, -y, top)
+    if same and sizes is not None and np.allclose(sizes, first.resolution, rtol=1e-9):
+        return crs, first.transform
+    return crs, transform
+
+
+def grid_bounds(grid: Grid, crs: CRS) -> Bounds:
+    """(left, bottom, right, top) of a grid in another CRS.
+
+    Raises:
+        GridError: it has no place there.
+    """
+    if grid.crs == crs:
+        return grid.bounds
+    try:
+        bounds: Bounds = transform_bounds(grid.crs, crs, *grid.bounds)
+    except (RasterioError, CPLE_BaseError):
+        bounds = (math.nan,) * 4
+    left, _, right, _ = bounds
+    if not all(map(math.isfinite, bounds)) or left > right:
+        raise GridError(
+            f"a raster in {grid.crs.to_string()}, which covers {_spell(grid.bounds)}, has no place "
+            f"in {crs.to_string()}, so they cannot become one mosaic. Choose a CRS that holds all "
+            "of them with --crs, or leave that raster out."
+        )
+    return bounds
+
+
+def window_on(grid: Grid, bounds: Bounds) -> Window:
+    """The smallest window of whole pixels around bounds; it may leave the grid."""
+    left, bottom, right, top = bounds
+    inverse = ~grid.transform
+    cols, rows = zip(inverse @ (left, top), inverse @ (right, bottom), strict=True)
+    col, row = (math.floor(min(axis) + SLACK) for axis in (cols, rows))
+    end_col, end_row = (math.ceil(max(axis) - SLACK) for axis in (cols, rows))
+    return Window(
+        col_off=col, row_off=row, width=max(end_col - col, 1), height=max(end_row - row, 1)
+    )
+
+
+def _join_aligned(grids: Sequence[Grid]) -> Grid:
+    """The smallest grid that holds all, whose pixels lie on each other."""
+    windows = [grid.window_in(grids[0]) for grid in grids]
+    left = min(window.col_off for window in windows)
+    top = min(window.row_off for window in windows)
+    # Its corner is taken from rasters that lie there, not computed: sums of floats are inexact.
+    x = next(g.transform.c for g, w in zip(grids, windows, strict=True) if w.col_off == left)
+    y = next(g.transform.f for g, w in zip(grids, windows, strict=True) if w.row_off == top)
+    step = grids[0].transform
+    width = max(window.col_off + window.width for window in windows) - left
+    height = max(window.row_off + window.height for window in windows) - top
+    transform = Affine(step.a, 0.0, x, 0.0, step.e, y)
+    return _checked(Grid(grids[0].crs, transform, width, height))
+
+
+def _checked(grid: Grid) -> Grid:
+    if max(grid.shape) > LONGEST:
+        raise GridError(
+            f"the mosaic would have {grid.width:,} x {grid.height:,} pixels, more than a GeoTIFF "
+            f"can count. Choose larger pixels with --resolution (they are "
+            f"{grid.resolution[0]:g} in units of {grid.crs.to_string()}), or smaller --bounds."
+        )
+    return grid
+
+
+def _stepping(transform: Affine, sizes: tuple[float, float] | None) -> Affine:
+    """A transform with pixels of another size from the same corner."""
+    if sizes is None:
+        return transform
+    x, y = (math.copysign(*pair) for pair in zip(sizes, (transform.a, transform.e), strict=True))
+    return Affine(x, 0.0, transform.c, 0.0, y, transform.f)
+
+
+def _size_in(grid: Grid, crs: CRS) -> tuple[float, float]:
+    """The pixel size that GDAL would choose to bring a grid into another CRS."""
+    grid_bounds(grid, crs)
+    transform, _, _ = calculate_default_transform(
+        grid.crs, crs, grid.width, grid.height, *grid.bounds
+    )
+    return abs(transform.a), abs(transform.e)
+
+
+def _around(boxes: Iterable[Bounds]) -> Bounds:
+    left, bottom, right, top = zip(*boxes, strict=True)
+    return min(left), min(bottom), max(right), max(top)
+
+
+def _shared(one: Bounds, other: Bounds) -> Bounds | None:
+    left, bottom = max(one[0], other[0]), max(one[1], other[1])
+    right, top = min(one[2], other[2]), min(one[3], other[3])
+    return (left, bottom, right, top) if left < right and bottom < top else None
+
+
+def _spell(bounds: Bounds) -> str:
+    return "(" + ", ".join(f"{edge:.10g}" for edge in bounds) + ")"

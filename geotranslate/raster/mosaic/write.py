@@ -1,0 +1,221 @@
+"""The pixels of a mosaic: strip by strip, several at once, and at last one file."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geotranslate.errors import OutputError
+from geotranslate.raster.blend import FirstValid
+from geotranslate.raster.domain import encode
+from geotranslate.raster.edges import Extent
+from geotranslate.raster.mosaic.adjustment import Adjustment
+from geotranslate.raster.mosaic.layers import Layers, moved
+from geotranslate.raster.mosaic.match import match_scenes
+from geotranslate.raster.mosaic.plan import MosaicPlan, check_geotiff
+from geotranslate.raster.output import FileJob, file_job, record_tags
+from geotranslate.raster.scene import open_scene
+from geotranslate.raster.vrt import Source, build_vrt
+from geotranslate.raster.writing import BLOCK, GeoTiff, write_cog
+
+# Pixels are blended in blocks of this width, so that memory does not grow with the mosaic's.
+BLOCK_COLS = 2 * BLOCK
+
+# What the values of a block that lie on each other may take before it is worked on in parts.
+STACK_BYTES = 1 << 27
+
+MOST_THREADS = 4
+
+
+def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> Iterator[int]:
+    """Carry out a plan.
+
+    Args:
+        plan: made for this output.
+        output: the file to be.
+        overwrite: start over, whatever is there.
+
+    Yields:
+        How many of ``plan.steps`` are done; nothing when the output was finished before.
+
+    Raises:
+        RasterError: an input is damaged.
+        SettingError: the output is no GeoTIFF, or scenes cannot be matched.
+        OutputError: the output cannot be written, or is there with other words.
+    """
+    check_geotiff(output)
+    with file_job(output, plan.record, overwrite=overwrite) as job:
+        if job.finished:
+            return
+        adjustments = yield from match_scenes(plan, job.parts)
+        # Of several threads each may find the same extent, once.
+        extents: dict[str, Extent] = {}
+        sources = []
+        for source in _write_strips(plan, job, adjustments, extents):
+            sources.append(source)
+            yield len(plan.pairs) + len(sources)
+        sources.sort(key=lambda source: source.window.row_off)
+        _join(plan, job, sources)
+    yield plan.steps
+
+
+def _write_strips(
+    plan: MosaicPlan,
+    job: FileJob,
+    adjustments: Sequence[Adjustment | None],
+    extents: dict[str, Extent],
+) -> Iterator[Source]:
+    """Write the strips that are not there yet; what each leaves, as it is finished."""
+    stop = threading.Event()
+
+    def write(strip: Window) -> Source:
+        stem = job.parts / f"rows_{strip.row_off:08d}"
+        if plan.is_copy(strip):
+            return _link_strip(Source(stem.with_suffix(".vrt"), strip), plan)
+        source = Source(stem.with_suffix(".tif"), strip)
+        if not source.path.exists():
+            with closing(Layers(plan, adjustments, extents)) as layers:
+                _write_strip(source, plan, layers, stop)
+        return source
+
+    workers = min(os.cpu_count() or 1, MOST_THREADS, len(plan.strips))
+    with ThreadPoolExecutor(workers) as threads:
+        waiting = [threads.submit(write, strip) for strip in plan.strips]
+        try:
+            for finished in as_completed(waiting):
+                yield finished.result()
+        finally:
+            # Left early, by an error or by the user: what has begun ends after its block.
+            stop.set()
+            threads.shutdown(cancel_futures=True)
+
+
+class _StoppedError(Exception):
+    """Nobody waits for this strip any more."""
+
+
+def _write_strip(strip: Source, plan: MosaicPlan, layers: Layers, stop: threading.Event) -> None:
+    rows, cols = int(strip.window.height), plan.grid.width
+    grid = plan.grid.window_grid(strip.window)
+    with GeoTiff(strip.path, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata) as file:
+        for col in range(0, cols, BLOCK_COLS):
+            if stop.is_set():
+                raise _StoppedError
+            width = min(BLOCK_COLS, cols - col)
+            block = Window(col_off=col, row_off=strip.window.row_off, width=width, height=rows)
+            values, valid = _fill_block(block, plan, layers)
+            pixels = encode(values, valid, dtype=plan.dtype, nodata=plan.nodata)
+            file.write(moved(block, strip.window), pixels, valid)
+
+
+def _link_strip(strip: Source, plan: MosaicPlan) -> Source:
+    """A strip of pieces that do not overlap, as a virtual raster of parts of their files."""
+    sources = []
+    for index in plan.places.meeting(strip.window):
+        piece = plan.pieces[index]
+        sources.append(Source(Path(piece.path), moved(piece.window, strip.window)))
+    grid = plan.grid.window_grid(strip.window)
+    text = build_vrt(sources, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata)
+    strip.path.write_text(text, encoding="utf-8")
+    return strip
+
+
+def _fill_block(
+    block: Window, plan: MosaicPlan, layers: Layers
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Values (bands, rows, cols) and validity (rows, cols) of a window of the mosaic."""
+    halves = _halved(block, plan)
+    if halves:
+        parts = [_fill_block(half, plan, layers) for half in halves]
+        axis = -1 if halves[0].row_off == halves[1].row_off else -2
+        values, valid = (np.concatenate(part, axis=axis) for part in zip(*parts, strict=True))
+    else:
+        values, valid = _blend_block(block, plan, layers)
+    return values, valid
+
+
+def _blend_block(
+    block: Window, plan: MosaicPlan, layers: Layers
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    blend = plan.blend
+    pieces = plan.places.meeting(block).tolist()
+    # Where nothing lies on anything there is nothing to weigh.
+    overlapping = len(pieces) > 1 and len(plan.places.overlaps(block)) > 0
+    canvas = (blend.canvas if overlapping else FirstValid)(
+        len(plan.bands), (int(block.height), int(block.width)), plan.work_dtype
+    )
+    for index in reversed(pieces) if blend.backwards else pieces:
+        shared = plan.pieces[index].window.intersection(block)
+        if canvas.is_full(moved(shared, block).toslices()):
+            continue
+        part = layers.read(index, block, weighted=overlapping and blend.weights is not None)
+        if part is not None:
+            canvas.lay(part.place, part.pixels, part.valid, part.weights)
+    valid = canvas.valid
+    if plan.area is not None:
+        valid = valid & plan.area.inside(plan.grid.window_grid(block))
+    return canvas.values, valid
+
+
+def _halved(block: Window, plan: MosaicPlan) -> list[Window]:
+    """A block in two where a stack of all its pieces would not fit; else nothing."""
+    height, width = int(block.height), int(block.width)
+    bands = len(plan.bands) * np.dtype(plan.work_dtype).itemsize
+    depth = len(plan.places.meeting(block)) if plan.blend.stacks else 0
+    if depth * height * width * bands <= STACK_BYTES or max(height, width) < 2:
+        return []
+    row, col = int(block.row_off), int(block.col_off)
+    if width >= height:
+        cut = width // 2
+        return [
+            Window(col_off=col, row_off=row, width=cut, height=height),
+            Window(col_off=col + cut, row_off=row, width=width - cut, height=height),
+        ]
+    cut = height // 2
+    return [
+        Window(col_off=col, row_off=row, width=width, height=cut),
+        Window(col_off=col, row_off=row + cut, width=width, height=height - cut),
+    ]
+
+
+def _join(plan: MosaicPlan, job: FileJob, sources: Sequence[Source]) -> None:
+    try:
+        write_cog(
+            job.output,
+            sources,
+            plan.grid,
+            bands=plan.bands,
+            dtype=plan.dtype,
+            nodata=plan.nodata,
+            tags=record_tags(job.record),
+            scratch=job.parts,
+        )
+    except OutputError:
+        # Where GDAL read the scenes themselves, one of them may be to blame.
+        for strip in plan.strips:
+            if plan.is_copy(strip):
+                for index in plan.places.meeting(strip):
+                    _read_all(plan.pieces[index].path)
+        raise
+
+
+def _read_all(path: str) -> None:
+    """Read a scene from end to end.
+
+    Raises:
+        RasterError: it is damaged.
+    """
+    with open_scene(path) as scene:
+        rows, cols = scene.grid.shape
+        for row in range(0, rows, BLOCK):
+            height = min(BLOCK, rows - row)
+            scene.read(Window(col_off=0, row_off=row, width=cols, height=height))

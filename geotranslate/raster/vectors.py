@@ -1,0 +1,83 @@
+"""Vector files of ours: outlines of grids, and GeoPackages with the same bytes each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.output import explained, settle
+
+LONGITUDE_LATITUDE = "EPSG:4326"
+
+
+def outlines(grids: Sequence[Grid], crs: CRS | None = None) -> gpd.GeoSeries:
+    """The outlines of grids in one CRS, by default longitude and latitude."""
+    target = crs.to_string() if crs else LONGITUDE_LATITUDE
+    places = np.array([grid.crs.to_string() for grid in grids], dtype=object)
+    boxes = np.array([shapely.box(*grid.bounds) for grid in grids], dtype=object)
+    for place in dict.fromkeys(places):
+        boxes[places == place] = _transformed(boxes[places == place], place, target)
+    return gpd.GeoSeries(boxes, crs=target)
+
+
+def write_geopackage(
+    path: Path,
+    table: gpd.GeoDataFrame,
+    layer: str,
+    layer_metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a GeoPackage of one layer that has its name only when it is complete.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    # GDAL knows a GeoPackage, and a GTI index, by how its name ends.
+    part = path.with_name(f".part.{path.name}")
+    part.unlink(missing_ok=True)
+    try:
+        with explained(path), fixed_date():
+            _write_layer(part, table, layer, layer_metadata)
+            settle(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def fixed_date() -> Iterator[None]:
+    """Keep the clock out of a GeoPackage, so that the same rows give the same bytes."""
+    option = "OGR_CURRENT_DATE"
+    before = pyogrio.get_gdal_config_option(option)
+    pyogrio.set_gdal_config_options({option: "2000-01-01T00:00:00.000Z"})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({option: before})
+
+
+def _transformed(boxes: NDArray[np.object_], crs: str, target: str) -> NDArray[np.object_]:
+    try:
+        moved: NDArray[np.object_] = gpd.GeoSeries(boxes, crs=crs).to_crs(target).to_numpy()
+    except RuntimeError:  # pyproj's: a building site's own coordinates have no place on Earth
+        return np.full(len(boxes), None, dtype=object)
+    return moved
+
+
+def _write_layer(
+    path: Path, table: gpd.GeoDataFrame, layer: str, metadata: Mapping[str, str] | None
+) -> None:
+    try:
+        table.to_file(path, driver="GPKG", layer=layer, engine="pyogrio", layer_metadata=metadata)
+        indexed = pyogrio.read_info(path)["capabilities"]["fast_spatial_filter"]
+    except RuntimeError as error:  # the family of pyogrio's errors
+        raise OSError(str(error)) from error
+    if not indexed:  # written last, and GDAL says nothing when it cannot
+        raise OSError("the spatial index could not be written")

@@ -37,8 +37,8 @@ class Contrast:
 
     Attributes:
         on_lines: mean over the lines.
-        elsewhere: what it would be if the lines stood out as much as the other offsets do.
-        score: the difference of the two over the standard deviation among other offsets.
+        elsewhere: what it would be if the lines stood out as much as all other lines of pixels.
+        score: the difference of the two over the standard deviation at other distances.
         chance: how often lines that mean nothing reach this score, by Student's distribution.
     """
 
@@ -99,10 +99,7 @@ def line_figures(sums: LineSums, band: int) -> LineFigures | None:
 
 
 def _contrast(total: Values, count: NDArray[np.int64], lines: Lines) -> Contrast | None:
-    """How a figure on the lines stands out from its surroundings, against other offsets' figures.
-
-    Each line of pixels belongs to the window line that is nearest to it, so that all offsets
-    are measured in the same parts of the raster.
+    """How a figure on the lines stands out, against how it does at other distances from them.
 
     Args:
         total: (length,) sum of the figure over the pixels of each line of pixels.
@@ -112,29 +109,24 @@ def _contrast(total: Values, count: NDArray[np.int64], lines: Lines) -> Contrast
     mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
     outstanding = mean - _surroundings(total, count, lines.reach)
     position = np.arange(len(total))
+    # Each line of pixels counts with the window line nearest to it, so that every distance
+    # is measured in the same parts of the raster.
     half = lines.size // 2
-    offset = (position - lines.offset + half) % lines.size - half
-    used = np.isin(position - offset, lines.on(len(total))) & np.isfinite(outstanding)
-    weight = np.bincount(offset[used] + half, count[used], lines.size)
-    weighted = np.bincount(offset[used] + half, (count * outstanding)[used], lines.size)
-    if not weight[half]:
-        return None
-    by_offset = np.divide(weighted, weight, out=np.full(lines.size, np.nan), where=weight > 0)
+    distance = (position - lines.offset + half) % lines.size - half
+    used = np.isin(position - distance, lines.on(len(total))) & np.isfinite(outstanding)
+    weight = np.bincount(distance[used] + half, count[used], lines.size)
+    weighted = np.bincount(distance[used] + half, (count * outstanding)[used], lines.size)
+    by_distance = np.divide(weighted, weight, out=np.full(lines.size, np.nan), where=weight > 0)
     away = np.abs(np.arange(lines.size) - half) >= lines.reach
-    others = by_offset[away & (weight > 0)]
-    on_line = used & (offset == 0)
-    on_lines = float(total[on_line].sum() / count[on_line].sum())
-    if others.size < 2:
+    others = by_distance[away & (weight > 0)]
+    if not weight[half] or others.size < 2:
         return None
-    excess = float(by_offset[half] - others.mean())
+    on_line = used & (distance == 0)
+    on_lines = float(total[on_line].sum() / count[on_line].sum())
+    excess = float(by_distance[half] - others.mean())
     spread = max(float(others.std()), ROUNDING * abs(on_lines))
     score = excess / spread if spread else 0.0
-    return Contrast(
-        on_lines=on_lines,
-        elsewhere=on_lines - excess,
-        score=score,
-        chance=_chance_of(score, others.size),
-    )
+    return Contrast(on_lines, on_lines - excess, score, _chance_of(score, others.size))
 
 
 def _chance_of(score: float, others: int) -> float:
@@ -188,6 +180,8 @@ def _peak(total: Values, count: NDArray[np.int64], lines: Lines) -> float:
     level = np.zeros(len(total))
     # Lines with few valid pixels are noisy, so they count as little as they hold.
     level[known] = (profile - slope(position[known])) * count[known] / count.max()
+    if np.abs(level).max() <= ROUNDING * profile.max():
+        return 1.0
     power = np.abs(np.fft.rfft(level)) ** 2
     ratios = []
     for bin_ in range(periods, len(power), periods)[:HARMONICS]:

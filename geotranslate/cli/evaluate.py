@@ -18,8 +18,7 @@ from geotranslate.cli.progress import counted, duration, finish, progress
 @click.option(
     "--seams",
     metavar="SIZE[,OFFSET]",
-    help="Measure what is visible on the lines between windows of SIZE pixels; the first lies at "
-    "OFFSET, or SIZE.",
+    help="Measure what is visible on the lines between windows of SIZE pixels; OFFSET moves them.",
 )
 @click.option(
     "--against",

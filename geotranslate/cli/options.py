@@ -95,6 +95,37 @@ overwrite_option: Decorator = click.option(
     help="Start over: replace a file, or what this command made in a folder.",
 )
 
+
+def listed(value: Any) -> list[Any]:
+    """The items of an option: between commas on the command line, a list in a TOML file."""
+    return value.split(",") if isinstance(value, str) else list(value)
+
+
+def _edges(
+    ctx: click.Context, param: click.Parameter, value: Any
+) -> tuple[float, float, float, float] | None:
+    if value is None:
+        return None
+    try:
+        left, bottom, right, top = map(float, listed(value))
+    except (TypeError, ValueError) as error:
+        raise click.BadParameter(
+            f"{value!r} is not four numbers. Write left,bottom,right,top."
+        ) from error
+    return left, bottom, right, top
+
+
+def bounds_option(text: str) -> Decorator:
+    """``--bounds`` with its help."""
+    return click.option(
+        "--bounds",
+        type=click.UNPROCESSED,
+        callback=_edges,
+        metavar="LEFT,BOTTOM,RIGHT,TOP",
+        help=text,
+    )
+
+
 device_option: Decorator = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
 )

@@ -73,15 +73,18 @@ class WeightedMean:
 
     def __init__(self, bands: int, shape: tuple[int, int], dtype: str) -> None:
         self._first = FirstValid(bands, shape, dtype)
-        self._weight = np.zeros(shape)
-        self._moved = np.zeros((bands, *shape))
+        # Small integers are rounded in the end, to which float32 is exact enough and faster.
+        sums = np.float32 if np.can_cast(dtype, np.uint16) or dtype == "int16" else np.float64
+        self._weight = np.zeros(shape, sums)
+        self._moved = np.zeros((bands, *shape), sums)
         self.valid = self._first.valid
 
     @property
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> NDArray[np.floating[Any]]:
         """(bands, rows, cols)."""
-        weight = np.where(self.valid, self._weight, 1.0)
-        return self._first.values + self._moved / weight
+        step: NDArray[np.floating[Any]] = self._moved / np.where(self.valid, self._weight, 1)
+        step += self._first.values
+        return step
 
     def is_full(self, place: Place) -> bool:
         """Never: each value moves the mean."""
@@ -91,16 +94,18 @@ class WeightedMean:
         self, place: Place, pixels: NDArray[Any], valid: NDArray[np.bool_], weights: Weights
     ) -> None:
         """Lay pixels (bands, rows, cols) on a place, with valid (rows, cols) and weights."""
-        mixed = valid & self.valid[place]
+        weights = np.where(valid, weights, 0).astype(self._weight.dtype, copy=False)
+        mixes = bool((valid & self.valid[place]).any())
         self._first.lay(place, pixels, valid, weights)
-        weights = np.where(valid, weights, 0.0)
         self._weight[place] += weights
-        if mixed.any():
-            step = np.subtract(pixels, self._first.values[:, *place], dtype=np.float64)
+        if not mixes:
+            return
+        step = np.subtract(pixels, self._first.values[:, *place], dtype=self._moved.dtype)
+        if np.issubdtype(pixels.dtype, np.floating):
             # What lies under an invalid pixel may be NaN, which no weight of zero takes away.
-            step[:, ~mixed] = 0.0
-            step *= weights
-            self._moved[:, *place] += step
+            step[:, ~valid] = 0
+        step *= weights
+        self._moved[:, *place] += step
 
 
 class Median:

@@ -35,7 +35,7 @@ class Extent:
     left: int
     right: int
 
-    def tents(self, window: Window) -> NDArray[np.float64]:
+    def tents(self, window: Window) -> NDArray[np.float32]:
         """The product (rows, cols) of the distances to the ends of row and column, in pixels.
 
         Counted from a pixel's centre: 0.5, 1.5, ... 1.5, 0.5 along each axis. Where two whole
@@ -106,7 +106,7 @@ def _ends(read: Callable[[int, int], NDArray[np.bool_]], length: int) -> tuple[i
     raise AssertionError("what was found from one side is there from the other")
 
 
-def _tent(start: int, end: int, offset: float, length: float) -> NDArray[np.float64]:
+def _tent(start: int, end: int, offset: float, length: float) -> NDArray[np.float32]:
     """Distance of centres to the nearer end of an axis, for a part of it; never below a half."""
-    centres = np.arange(int(offset), int(offset + length)) + 0.5
+    centres = np.arange(int(offset), int(offset + length), dtype=np.float32) + np.float32(0.5)
     return np.asarray(np.minimum(centres - start, end - centres).clip(0.5))

@@ -19,11 +19,11 @@ class Source:
     """A file that fills a window of a virtual raster, pixel for pixel.
 
     Attributes:
-        path: the file; all its bands are used, in order.
+        path: the file, or another of GDAL's names; all its bands are used, in order.
         window: where it lies in the whole, which cuts off what leaves it.
     """
 
-    path: Path
+    path: Path | str
     window: Window
 
 
@@ -35,10 +35,11 @@ def build_vrt(
     dtype: str,
     nodata: float | None = None,
     tags: Mapping[str, str] | None = None,
+    layered: bool = False,
 ) -> str:
     """The XML of a virtual raster; later sources lie over earlier ones.
 
-    Without a nodata value, validity comes from the sources' internal masks.
+    Without a nodata value, validity comes from the sources' own masks.
 
     Args:
         sources: the files, all of the given bands and dtype.
@@ -47,6 +48,7 @@ def build_vrt(
         dtype: numpy's name of the type.
         nodata: value where no source holds data.
         tags: metadata of the whole.
+        layered: sources overlap: where an upper one is invalid, the lower one shows.
     """
     root = ElementTree.Element(
         "VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height)
@@ -63,11 +65,11 @@ def build_vrt(
             root, "VRTRasterBand", dataType=_gdal_typename(dtype), band=str(index)
         )
         _describe(element, band, nodata)
-        _add_sources(element, sources, str(index), nodata)
+        _add_sources(element, sources, str(index), nodata, masked=layered and nodata is None)
     if nodata is None:
         mask = ElementTree.SubElement(root, "MaskBand")
         element = ElementTree.SubElement(mask, "VRTRasterBand", dataType="Byte")
-        _add_sources(element, sources, "mask,1", None)
+        _add_sources(element, sources, "mask,1", 0 if layered else None)
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -85,13 +87,20 @@ def _describe(element: ElementTree.Element, band: Band, nodata: float | None) ->
 
 
 def _add_sources(
-    element: ElementTree.Element, sources: Iterable[Source], band: str, nodata: float | None
+    element: ElementTree.Element,
+    sources: Iterable[Source],
+    band: str,
+    nodata: float | None,
+    *,
+    masked: bool = False,
 ) -> None:
+    """Add a band of each source, without its pixels of value ``nodata`` or outside its mask."""
+    kind = "SimpleSource" if nodata is None and not masked else "ComplexSource"
     for source in sources:
-        kind = "SimpleSource" if nodata is None else "ComplexSource"
         entry = ElementTree.SubElement(element, kind)
         name = ElementTree.SubElement(entry, "SourceFilename", relativeToVRT="0")
-        name.text = str(source.path.absolute())
+        path = source.path
+        name.text = str(path.absolute()) if isinstance(path, Path) else path
         ElementTree.SubElement(entry, "SourceBand").text = band
         _add_rectangle(entry, "SrcRect", 0, 0, source.window)
         _add_rectangle(
@@ -99,6 +108,8 @@ def _add_sources(
         )
         if nodata is not None:
             ElementTree.SubElement(entry, "NODATA").text = repr(float(nodata))
+        if masked:
+            ElementTree.SubElement(entry, "UseMaskBand").text = "true"
 
 
 def _add_rectangle(

@@ -8,9 +8,17 @@ from typing import Any
 
 from geotranslate.raster.mosaic.plan import MosaicPlan, plan_mosaic
 from geotranslate.raster.mosaic.settings import MosaicSettings
+from geotranslate.raster.mosaic.virtual import write_virtual
 from geotranslate.raster.mosaic.write import write_mosaic
 
-__all__ = ["MosaicPlan", "MosaicSettings", "mosaic_rasters", "plan_mosaic", "write_mosaic"]
+__all__ = [
+    "MosaicPlan",
+    "MosaicSettings",
+    "mosaic_rasters",
+    "plan_mosaic",
+    "write_mosaic",
+    "write_virtual",
+]
 
 
 def mosaic_rasters(

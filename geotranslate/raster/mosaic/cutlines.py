@@ -12,6 +12,7 @@ from geotranslate.errors import SettingError
 from geotranslate.raster.area import Area, area_of, read_polygons
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.mosaic.plan import MosaicPlan, names_of
+from geotranslate.raster.mosaic.virtual import write_once
 from geotranslate.raster.vectors import outlines, write_geopackage
 
 # The column of a footprint's raster; any other column of a cutline's file may name it as well.
@@ -65,17 +66,26 @@ def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area
     return cuts
 
 
-def write_footprints(path: Path, plan: MosaicPlan) -> None:
+def write_footprints(path: Path, plan: MosaicPlan, *, overwrite: bool = False) -> bool:
     """Write the outlines of the scenes of a plan as a GeoPackage in longitude and latitude.
 
     Its column ``raster`` has their paths, so that, edited, it serves as a cutline.
 
+    Args:
+        path: the file to be.
+        plan: whose scenes are drawn.
+        overwrite: replace what is there, which somebody may have edited.
+
+    Returns:
+        Whether anything was written; not when the same file was there already.
+
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the file cannot be written, or another one has its name.
     """
     rows = {
         RASTER_COLUMN: [piece.path for piece in plan.pieces],
         "resampled": [piece.resampled for piece in plan.pieces],
     }
     places = outlines([piece.grid for piece in plan.pieces])
-    write_geopackage(path, gpd.GeoDataFrame(rows, geometry=places), "footprints")
+    table = gpd.GeoDataFrame(rows, geometry=places)
+    return write_once(path, lambda part: write_geopackage(part, table, "footprints"), overwrite)

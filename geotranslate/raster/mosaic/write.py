@@ -80,12 +80,14 @@ def _write_strips(
     def write(strip: Window) -> Source:
         stem = job.parts / f"rows_{strip.row_off:08d}"
         if plan.is_copy(strip):
-            return _link_strip(Source(stem.with_suffix(".vrt"), strip), plan)
-        source = Source(stem.with_suffix(".tif"), strip)
-        if not source.path.exists():
+            path = stem.with_suffix(".vrt")
+            path.write_text(_spell_links(strip, plan), encoding="utf-8")
+            return Source(path, strip)
+        path = stem.with_suffix(".tif")
+        if not path.exists():
             with closing(Layers(plan, adjustments, extents)) as layers:
-                _write_strip(source, plan, layers, stop)
-        return source
+                _write_strip(path, strip, plan, layers, stop)
+        return Source(path, strip)
 
     workers = min(os.cpu_count() or 1, MOST_THREADS, len(plan.strips))
     with ThreadPoolExecutor(workers) as threads:
@@ -103,30 +105,32 @@ class _StoppedError(Exception):
     """Nobody waits for this strip any more."""
 
 
-def _write_strip(strip: Source, plan: MosaicPlan, layers: Layers, stop: threading.Event) -> None:
-    rows, cols = int(strip.window.height), plan.grid.width
-    grid = plan.grid.window_grid(strip.window)
-    with GeoTiff(strip.path, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata) as file:
+def _write_strip(
+    path: Path, strip: Window, plan: MosaicPlan, layers: Layers, stop: threading.Event
+) -> None:
+    rows, cols = int(strip.height), plan.grid.width
+    grid = plan.grid.window_grid(strip)
+    with GeoTiff(path, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata) as file:
         for col in range(0, cols, BLOCK_COLS):
             if stop.is_set():
                 raise _StoppedError
             width = min(BLOCK_COLS, cols - col)
-            block = Window(col_off=col, row_off=strip.window.row_off, width=width, height=rows)
+            block = Window(col_off=col, row_off=strip.row_off, width=width, height=rows)
             values, valid = _fill_block(block, plan, layers)
             pixels = encode(values, valid, dtype=plan.dtype, nodata=plan.nodata)
-            file.write(moved(block, strip.window), pixels, valid)
+            file.write(moved(block, strip), pixels, valid)
 
 
-def _link_strip(strip: Source, plan: MosaicPlan) -> Source:
+def _spell_links(strip: Window, plan: MosaicPlan) -> str:
     """A strip of pieces that do not overlap, as a virtual raster of parts of their files."""
-    sources = []
-    for index in plan.places.meeting(strip.window):
-        piece = plan.pieces[index]
-        sources.append(Source(Path(piece.path), moved(piece.window, strip.window)))
-    grid = plan.grid.window_grid(strip.window)
-    text = build_vrt(sources, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata)
-    strip.path.write_text(text, encoding="utf-8")
-    return strip
+    pieces = [plan.pieces[index] for index in plan.places.meeting(strip)]
+    return build_vrt(
+        [Source(Path(piece.path), moved(piece.window, strip)) for piece in pieces],
+        plan.grid.window_grid(strip),
+        bands=plan.bands,
+        dtype=plan.dtype,
+        nodata=plan.nodata,
+    )
 
 
 def _fill_block(

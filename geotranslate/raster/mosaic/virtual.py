@@ -1,0 +1,151 @@
+"""Mosaics without pixels of their own: an index that GDAL and QGIS open as one raster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rasterio.dtypes import _gdal_typename
+
+from geotranslate.errors import SettingError, TakenError
+from geotranslate.raster.mosaic.plan import MosaicPlan
+from geotranslate.raster.output import explained, write_text
+from geotranslate.raster.vrt import Source, build_vrt
+
+VRT, INDEX = ".vrt", ".gti.gpkg"
+
+
+def write_virtual(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> bool:
+    """Write an index of the scenes instead of their pixels.
+
+    Read, it gives the pixels that :func:`write_mosaic` would have written, where each scene says
+    by a nodata value or a mask, and in all bands alike, which of its pixels are invalid.
+
+    Args:
+        plan: with blend ``first`` or ``last``, or of scenes that do not overlap.
+        output: named ``.vrt``, or ``.gti.gpkg``, which stays quick with many thousands of scenes.
+        overwrite: replace what is there.
+
+    Returns:
+        Whether anything was written; not when the same file was there already.
+
+    Raises:
+        SettingError: pixels would have to be computed, or the output has another name.
+        OutputError: the output cannot be written, or is there with other words.
+    """
+    name = output.name.lower()
+    if not name.endswith((VRT, INDEX)):
+        raise SettingError(
+            f"{output} is not named like a virtual raster, so no program would open it as one. "
+            f"Name it {output.with_suffix(VRT)}, or {output.with_suffix(INDEX)} for GDAL 3.9 and "
+            "newer."
+        )
+    _check_nothing_computed(plan)
+    if name.endswith(VRT):
+        return write_once(output, lambda path: write_text(path, _spell_vrt(plan)), overwrite)
+    if plan.grid.transform.a < 0 or plan.grid.transform.e > 0:
+        raise SettingError(
+            f"the axes of the rasters run backwards, which an index such as {output} cannot say. "
+            f"Name it {output.with_name(output.name[: -len(INDEX)] + VRT)}."
+        )
+    return write_once(output, lambda path: _write_index(path, plan), overwrite)
+
+
+def write_once(output: Path, write: Callable[[Path], None], overwrite: bool) -> bool:
+    """Write a small file that has the same bytes each time; returns whether it was not there.
+
+    Raises:
+        OutputError: it cannot be written, or another file has its name.
+    """
+    with explained(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # GDAL knows what a file is by how its name ends.
+        part = output.with_name(f".new.{output.name}")
+        try:
+            write(part)
+            if output.exists() and not overwrite:
+                if part.read_bytes() == output.read_bytes():
+                    return False
+                raise TakenError(
+                    f"{output} is there already, from other rasters, words or hands, and would be "
+                    "lost. Choose another output, or say --overwrite to replace it."
+                )
+            part.replace(output)
+        finally:
+            part.unlink(missing_ok=True)
+    return True
+
+
+def _check_nothing_computed(plan: MosaicPlan) -> None:
+    settings = plan.settings
+    odd = next((piece.path for piece in plan.pieces if piece.resampled), None)
+    reasons = {
+        "--match": settings.match,
+        "--cutline": settings.cutline,
+        "--aoi": settings.aoi,
+        "--bands": settings.bands,
+        f"--blend {settings.blend}": settings.blend not in ("first", "last")
+        and len(plan.places.overlaps()),
+    }
+    words = [word for word, used in reasons.items() if used]
+    if odd is not None:
+        raise SettingError(
+            f"{odd} does not lie on the mosaic's pixels and would have to be resampled, which a "
+            "virtual mosaic does not do. Leave out --virtual, or give rasters on one grid."
+        )
+    if words:
+        raise SettingError(
+            f"a virtual mosaic holds no pixels of its own, so it cannot do {' and '.join(words)}. "
+            "Choose --blend first or last and nothing that changes pixels, or leave out --virtual."
+        )
+
+
+def _on_top_last(plan: MosaicPlan) -> list[int]:
+    """Indexes of the pieces from the lowest to the highest."""
+    indexes = list(range(len(plan.pieces)))
+    return indexes if plan.settings.blend == "last" else indexes[::-1]
+
+
+def _spell_vrt(plan: MosaicPlan) -> str:
+    pieces = [plan.pieces[index] for index in _on_top_last(plan)]
+    return build_vrt(
+        [Source(Path(p.path) if p.is_file else p.path, p.window) for p in pieces],
+        plan.grid,
+        bands=plan.bands,
+        dtype=plan.dtype,
+        nodata=plan.nodata,
+        layered=True,
+    )
+
+
+def _write_index(path: Path, plan: MosaicPlan) -> None:
+    # They take half a second to load, which other mosaics need not wait for.
+    import geopandas as gpd
+
+    from geotranslate.raster.vectors import outlines, write_geopackage
+
+    pieces = [plan.pieces[index] for index in _on_top_last(plan)]
+    rows = {
+        "location": [str(Path(p.path).absolute()) if p.is_file else p.path for p in pieces],
+        "height": list(range(len(pieces))),
+    }
+    left, bottom, right, top = plan.grid.bounds
+    x, y = plan.grid.resolution
+    metadata = {
+        "RESX": repr(x),
+        "RESY": repr(y),
+        "MINX": repr(left),
+        "MINY": repr(bottom),
+        "MAXX": repr(right),
+        "MAXY": repr(top),
+        "SORT_FIELD": "height",
+        "BAND_COUNT": str(len(plan.bands)),
+        "DATA_TYPE": _gdal_typename(plan.dtype),
+        "COLOR_INTERPRETATION": ",".join(band.color for band in plan.bands),
+    }
+    if plan.nodata is None:
+        metadata["MASK_BAND"] = "YES"
+    else:
+        metadata["NODATA"] = repr(float(plan.nodata))
+    places = outlines([piece.grid for piece in pieces], plan.grid.crs)
+    write_geopackage(path, gpd.GeoDataFrame(rows, geometry=places), "mosaic", metadata)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geotranslate.choices import MOSAIC_BLENDS
-from geotranslate.raster.blend import BLENDS, FirstValid, WeightedMean, flat, tent
+from geotranslate.raster.blend import BLENDS, FirstValid, Highest, Median, WeightedMean
 
 SHAPE = (9, 11)
 NUMBERS = st.floats(-1000, 1000, width=32)
@@ -21,7 +21,8 @@ def parts(draw, values=NUMBERS):
     place = slice(row, row + shape[0]), slice(col, col + shape[1])
     pixels = draw(hnp.arrays(np.float32, (2, *shape), elements=values))
     valid = draw(hnp.arrays(bool, shape))
-    return place, pixels, valid, np.outer(tent(shape[0]), tent(shape[1]))
+    weights = draw(hnp.arrays(np.float32, shape, elements=st.floats(0.5, 100, width=32)))
+    return place, pixels, valid, weights
 
 
 def lay_all(canvas, laid):
@@ -34,29 +35,12 @@ def test_names_and_table_agree():
     assert tuple(BLENDS) == MOSAIC_BLENDS
 
 
-@pytest.mark.parametrize("weigh", [tent, flat])
-@pytest.mark.parametrize("length", [1, 2, 3, 16, 257])
-def test_weights_are_positive_and_symmetric(weigh, length):
-    weights = weigh(length)
-    assert weights.shape == (length,)
-    assert weights.min() > 0
-    np.testing.assert_array_equal(weights, weights[::-1])
-
-
-@given(size=st.integers(2, 300), data=st.data())
-def test_tents_fade_in_a_straight_line_where_two_rasters_overlap(size, data):
-    overlap = data.draw(st.integers(1, size // 2))
-    leaving, coming = tent(size)[-overlap:], tent(size)[:overlap]
-    share = coming / (leaving + coming)
-    np.testing.assert_allclose(share, (np.arange(overlap) + 0.5) / overlap, rtol=1e-12)
-
-
 @settings(deadline=None, max_examples=50)
 @given(laid=st.lists(parts(), max_size=6))
 def test_the_weighted_mean_is_numpys(laid):
     total, weight = np.zeros((2, *SHAPE)), np.zeros(SHAPE)
     for place, pixels, valid, weights in laid:
-        total[:, *place] += pixels * (weights * valid)
+        total[:, *place] += pixels.astype(np.float64) * (weights * valid)
         weight[place] += weights * valid
     canvas = lay_all(WeightedMean(2, SHAPE, "float32"), laid)
     np.testing.assert_array_equal(canvas.valid, weight > 0)
@@ -93,9 +77,43 @@ def test_the_first_valid_value_stays(laid):
     assert canvas.is_full(everywhere) == canvas.valid.all()
 
 
+@settings(deadline=None, max_examples=50)
+@given(laid=st.lists(parts(), max_size=6))
+def test_the_median_is_numpys(laid):
+    stack = np.full((max(len(laid), 1), 2, *SHAPE), np.nan)
+    for layer, (place, pixels, valid, _) in zip(stack, laid, strict=False):
+        layer[:, *place] = np.where(valid, pixels, np.nan)
+    canvas = lay_all(Median(2, SHAPE, "float32"), laid)
+    np.testing.assert_array_equal(canvas.valid, ~np.isnan(stack[:, 0]).all(axis=0))
+    expected = np.nanmedian(stack[:, :, canvas.valid], axis=0)
+    np.testing.assert_allclose(canvas.values[:, canvas.valid], expected, rtol=1e-12, atol=1e-12)
+    assert (canvas.values[:, ~canvas.valid] == 0).all()
+
+
+def test_the_median_keeps_as_many_layers_as_lie_on_each_other():
+    canvas = Median(1, (4, 40), "uint8")
+    for col in range(0, 40, 4):
+        place = slice(0, 4), slice(col, col + 4)
+        canvas.lay(place, np.full((1, 4, 4), col, np.uint8), np.ones((4, 4), bool), 1.0)
+    assert len(canvas._layers) == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(laid=st.lists(parts(), max_size=6))
+def test_the_highest_weight_wins_and_of_equal_ones_the_first(laid):
+    expected, best = np.zeros((2, *SHAPE), np.float32), np.full(SHAPE, -np.inf)
+    for place, pixels, valid, weights in laid:
+        better = valid & (weights > best[place])
+        expected[:, *place] = np.where(better, pixels, expected[:, *place])
+        best[place] = np.where(better, weights, best[place])
+    canvas = lay_all(Highest(2, SHAPE, "float32"), laid)
+    np.testing.assert_array_equal(canvas.valid, best > -np.inf)
+    np.testing.assert_array_equal(canvas.values, expected)
+
+
 @settings(deadline=None, max_examples=30)
 @given(laid=st.lists(parts(), min_size=1, max_size=4))
-@pytest.mark.parametrize("make", [WeightedMean, FirstValid])
+@pytest.mark.parametrize("make", [WeightedMean, FirstValid, Median, Highest])
 @pytest.mark.parametrize("number", [np.nan, np.inf, -3.4e38])
 def test_what_lies_under_invalid_pixels_never_shows(make, number, laid):
     spoiled = [

@@ -1,9 +1,14 @@
 """What more than one network is built with."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from geotranslate.networks.norms import BatchNorm
+from geotranslate.choices import Norm
+from geotranslate.networks.norms import BatchNorm, ChannelNorm
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 def in_float32(head: nn.Module, x: Tensor) -> Tensor:
@@ -23,9 +28,41 @@ def initialize(network: nn.Module) -> None:
     As in Isola et al. 2017 and Zhu et al. 2017; the numbers come from torch's global generator.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, Convolution):
             nn.init.normal_(module.weight, 0.0, 0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, BatchNorm):
+        elif isinstance(module, BatchNorm | ChannelNorm):
             nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def initialize_generator(generator: nn.Module, head: nn.Module, norm: Norm) -> None:
+    """Draw the weights that a generator begins to learn with.
+
+    They are those of `initialize`, but for two norms. With ``channel`` the biases before it are
+    from N(0, 0.1): without them its input would grow in proportion to the pixels, and since that
+    is what it divides by, pixels of twice the value would come out alike. With ``none`` the
+    weights keep the spread of what goes through (He et al. 2015), but for the last ones, which
+    stay small so that the output begins in the middle of its range.
+
+    Args:
+        generator: to draw weights for.
+        head: its last layers.
+        norm: what stands between its layers.
+    """
+    initialize(generator)
+    last = set(head.modules())
+    for module in generator.modules():
+        if not isinstance(module, Convolution) or module in last:
+            continue
+        if norm == "channel" and module.bias is not None:
+            nn.init.normal_(module.bias, 0.0, 0.1)
+        elif norm == "none":
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2 / _summands(module)))
+
+
+def _summands(conv: nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """How many products make one number of a convolution's output."""
+    taps = conv.in_channels * math.prod(conv.kernel_size)
+    # A transposed one spreads each number over several, so that fewer come together in each.
+    return taps / math.prod(conv.stride) if isinstance(conv, nn.ConvTranspose2d) else taps

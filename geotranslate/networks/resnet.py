@@ -1,11 +1,14 @@
 """The generator of CycleGAN: few halvings and a row of residual blocks."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context, Contextual
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
-from geotranslate.networks.layers import in_float32, initialize
+from geotranslate.networks.layers import in_float32, initialize_generator
 from geotranslate.networks.norms import CENTRED, NORMS
 
 
@@ -29,6 +32,17 @@ class ResidualBlock(Contextual):
         """Change ``x`` a little."""
         changed: Tensor = x + self.change(x, context)
         return changed
+
+    @torch.no_grad()
+    def begin_without_change(self, blocks: int) -> None:
+        """Give a block without norms the first weights that make a row of ``blocks`` learn.
+
+        The last convolution is 0, the one before is scaled (Fixup, Zhang et al. 2019, section 3,
+        for two layers a block): the spread of the values then does not grow from block to block.
+        """
+        first, last = (each for each in self.change.layers if isinstance(each, nn.Conv2d))
+        first.weight.div_(math.sqrt(blocks))
+        last.weight.zero_()
 
 
 class ResnetGenerator(nn.Module):
@@ -76,7 +90,11 @@ class ResnetGenerator(nn.Module):
         self.head = nn.Sequential(
             nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()
         )
-        initialize(self)
+        initialize_generator(self, self.head, norm)
+        if norm == "none":
+            for layer in self.body.layers:
+                if isinstance(layer, ResidualBlock):
+                    layer.begin_without_change(blocks)
         layers = layers_of(self)
         self.stride = total_stride(layers)
         self.halo = halo_of(layers)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
-from geotranslate.networks.layers import in_float32, initialize
+from geotranslate.networks.layers import in_float32, initialize_generator
 from geotranslate.networks.norms import CENTRED, NORMS
 
 
@@ -58,7 +58,7 @@ class UnetGenerator(nn.Module):
             nn.ReLU(), doubling(upsample, 2 * width, out_channels, bias=True), nn.Tanh()
         )
 
-        initialize(self)
+        initialize_generator(self, self.head, norm)
         layers = layers_of(self)
         self.stride = self.minimum_side = total_stride(layers)
         self.halo = halo_of(layers)

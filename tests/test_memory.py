@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from geotranslate.raster.domain import Band
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.vrt import Source, build_vrt
 from tests.conftest import NORTH_UP
 
 pytestmark = pytest.mark.skipif(
@@ -36,6 +40,34 @@ for _ in tile_scenes(plan_tiles(TileConfig(a=[a], b=[b], **words)), folder / "ch
     pass
 """
 
+# An identity generator, 2 bands float32 in, 3 bands uint8 out, of a scene that repeats an image.
+PREDICT = """
+from types import SimpleNamespace
+from torch import nn
+from geotranslate.raster.domain import Band, Domain
+from geotranslate.translation import predict
+from geotranslate.translation.bundle import Translator
+
+class Identity(nn.Module):
+    stride, halo = 4, 84
+
+    def forward(self, x, context):
+        return x[:, [0, 1, 0]]
+
+def domain(count, dtype):
+    bands = tuple(Band(name=f"band {number}") for number in range(count))
+    words = {{"resolution_m": (10.0, 10.0), "low": (0.0,) * count, "high": (255.0,) * count}}
+    return Domain(bands=bands, dtype=dtype, **words)
+
+translator = Translator(Identity(), domain(2, "float32"), domain(3, "uint8"))
+predict.load_bundle = lambda path: SimpleNamespace(
+    identity="", record=None, translator=lambda direction: translator
+)
+words = dict(blend={blend!r}, device="cpu", precision="float32")
+for _ in predict.predict_scenes("", [folder / "scene.vrt"], folder / "out.tif", **words):
+    pass
+"""
+
 # Not getrusage: on Linux a process inherits the peak of the one that started it.
 PEAK = """
 import sys
@@ -45,6 +77,18 @@ folder = Path(sys.argv[1])
 status = Path("/proc/self/status").read_text()
 print(status.split("VmHWM:")[1].split()[0])
 """
+
+
+def peak_mb(work, folder, **environment):
+    """Peak resident memory of a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK.format(work=work), str(folder)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout) / 1e3
 
 
 @pytest.fixture
@@ -72,17 +116,69 @@ def scenes(tmp_path):
 
 @pytest.mark.parametrize("work", [MOSAIC, TILE], ids=["mosaic", "tile"])
 def test_memory_does_not_grow_with_the_scenes(scenes, work):
-    peaks = []
-    for side in (SMALL, LARGE):
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK.format(work=work), str(scenes / str(side))],
-            env=os.environ | {"GDAL_CACHEMAX": "16"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks.append(int(done.stdout) / 1e3)
+    peaks = [peak_mb(work, scenes / str(side), GDAL_CACHEMAX="16") for side in (SMALL, LARGE)]
     assert peaks[1] - peaks[0] < ALLOWED_MB
+
+
+def repeat(image, folder, side):
+    """A scene of two float32 bands in which an image of 1,024 px and more is repeated."""
+    folder.mkdir(parents=True)
+    with rasterio.open(image) as file:
+        step = file.width
+    bands = [Band(name=f"band {number}") for number in range(2)]
+    sources = [
+        Source(image, Window(col_off=col, row_off=row, width=step, height=step))
+        for row in range(0, side, step)
+        for col in range(0, side, step)
+    ]
+    grid = Grid(CRS.from_epsg(32633), NORTH_UP, side, side)
+    (folder / "scene.vrt").write_text(
+        build_vrt(sources, grid, bands=bands, dtype="float32", nodata=-1)
+    )
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 1000, 1000), dtype=np.uint8)
+    words = {"driver": "GTiff", "width": 1000, "height": 1000, "count": 2, "dtype": "uint8"}
+    words |= {"crs": "EPSG:32633", "transform": NORTH_UP, "tiled": True}
+    with rasterio.open(tmp_path / "image.tif", "w", **words) as file:
+        file.write(pixels)
+    return tmp_path / "image.tif"
+
+
+WIDTH_MB = 3 * 1024 * 4 / 1e6
+"""What a blend holds of three bands in cores of 1,024 px, for each pixel of a scene's width."""
+
+
+@pytest.mark.parametrize("blend", ["crop", "hann"])
+def test_predicting_takes_as_much_memory_as_the_docs_say(tmp_path, image, blend):
+    """In crop the same for any size, in a blend a row of cores more."""
+    sides = 2000, 6000
+    small, large = (
+        peak_mb(PREDICT.format(blend=blend), repeat(image, tmp_path / str(side), side))
+        for side in sides
+    )
+    strips = 0 if blend == "crop" else [side * WIDTH_MB for side in sides]
+    assert large < 2000
+    if strips:
+        assert large - small < 1.3 * (strips[1] - strips[0]) + 0.3 * small
+    else:
+        assert large < 1.3 * small
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_scene_of_30000_px_takes_less_than_2_gb(tmp_path, real_data, image):
+    """And hardly more than one of 6,000 px. Here the image is real."""
+    real = real_data / "volkov-s1s2-1024" / "scene_3072" / "opt.tif"
+    small, large = (
+        peak_mb(PREDICT.format(blend="crop"), repeat(real, tmp_path / str(side), side))
+        for side in (6000, 30_000)
+    )
+    assert large < 2000
+    assert large < 1.3 * small
 
 
 def test_gdals_cache_is_bounded_for_who_imports_the_library_too(scenes):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geotranslate.choices import (
     PREDICT_BLENDS,
     PREDICT_DECIBELS,
+    SEAMS,
     Precision,
     PredictBlend,
     PredictDecibel,
+    Seams,
 )
 from geotranslate.cli.options import (
     config_option,
@@ -22,7 +25,10 @@ from geotranslate.cli.options import (
     overwrite_option,
     precision_option,
 )
-from geotranslate.cli.progress import duration, finish, progress
+from geotranslate.cli.progress import duration, finish, progress, say
+
+if TYPE_CHECKING:
+    from geotranslate.translation.seam_check import SeamCheck
 
 
 def _edges(
@@ -73,7 +79,20 @@ def _edges(
     type=click.Choice(PREDICT_BLENDS),
     default="crop",
     show_default=True,
-    help="How windows become one raster.",
+    help="How windows become one raster: each core as it is, or cores that overlap by a quarter, "
+    "faded into each other. For deep U-Nets and --seams tile.",
+)
+@click.option(
+    "--seams",
+    type=click.Choice(SEAMS),
+    help="For models with instance norm, what it takes its statistics from: the window, a sample "
+    "of the scene, or a coarse grid over the scene.  [default: scene]",
+)
+@click.option(
+    "--statistics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of the statistics of --seams scene: read if it is there, so that scenes match; "
+    "else measured over all SCENEs and written.",
 )
 @click.option("--batch", type=int, help="Windows translated at once.  [default: a megapixel]")
 @device_option
@@ -97,6 +116,11 @@ def _edges(
     metavar="LEFT,BOTTOM,RIGHT,TOP",
     help="Part to be translated, in the scene's CRS.",
 )
+@click.option(
+    "--check-seams",
+    is_flag=True,
+    help="Translate a sample of each scene again with other cores and say whether cores show.",
+)
 @click.option("--force", is_flag=True, help="Go on with values and pixel sizes unknown to MODEL.")
 @overwrite_option
 @json_option
@@ -108,6 +132,8 @@ def predict(
     direction: str,
     size: int,
     blend: PredictBlend,
+    seams: Seams | None,
+    statistics: Path | None,
     batch: int | None,
     device: str,
     precision: Precision,
@@ -116,6 +142,7 @@ def predict(
     decibel: PredictDecibel | None,
     aoi: str | None,
     bounds: tuple[float, float, float, float] | None,
+    check_seams: bool,
     force: bool,
     overwrite: bool,
     as_json: bool,
@@ -135,6 +162,8 @@ def predict(
         direction="ba" if direction == "ba" else "ab",
         size=size,
         blend=blend,
+        seams=seams,
+        statistics=statistics,
         batch=batch,
         device=device,
         precision=precision,
@@ -143,24 +172,40 @@ def predict(
         decibel=decibel,
         aoi=aoi,
         bounds=bounds,
+        check_seams=check_seams,
         overwrite=overwrite,
         force=force,
     )
     first = next(steps)
     made: dict[str, list[str]] = {"written": [], "unchanged": []}
+    checks: dict[str, SeamCheck | None] = {}
     pixels = 0
     with progress("Translating", first.total, quiet=as_json) as bar:
         for step in steps:
             pixels += step.pixels
             if step.state in made:
                 made[step.state].append(str(step.output))
+            if step.state == "checked":
+                checks[str(step.output)] = step.seams
             joining = "joining " if step.state == "joining" else ""
             bar.update(step.done, joining + step.output.name)
     seconds = time.monotonic() - start
-    finish(
-        _sentence(made["written"], made["unchanged"], pixels, seconds),
-        {**made, "pixels": pixels, "seconds": seconds, "pixels_per_second": pixels / seconds},
-        as_json=as_json,
+    for name, check in checks.items():
+        say(_seam_sentence(name, check), quiet=as_json)
+    record = {**made, "pixels": pixels, "seconds": seconds, "pixels_per_second": pixels / seconds}
+    if check_seams:
+        record["seams"] = {name: check and asdict(check) for name, check in checks.items()}
+    finish(_sentence(made["written"], made["unchanged"], pixels, seconds), record, as_json=as_json)
+
+
+def _seam_sentence(output: str, check: SeamCheck | None) -> str:
+    if check is None:
+        return f"{output}: one window holds all of it, so there are no seams."
+    shown = "show" if check.visible else "do not show"
+    return (
+        f"{output}: moving the windows by half a core changes pixels by {check.mismatch:.2g} of "
+        f"their standard deviation on average, {check.largest:.2g} at most ({check.pixels:,} "
+        f"translated again); the lines where windows meet {shown} (seam score {check.score:.1f})."
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geotranslate.errors import SettingError
-from geotranslate.networks.context import PLAIN, Context
+from geotranslate.networks.context import Context
 from geotranslate.raster.domain import Band, Domain, Normalization
 from geotranslate.raster.scene import Chip
 from geotranslate.translation.precision import Arithmetic, computing
@@ -104,7 +104,7 @@ class Engine:
             pixels, valid = self.prepare(chips)
             # Statistics that instance norm takes of a window are those of its valid pixels.
             whole = all(chip.valid.all() for chip in chips)
-            context = PLAIN if whole else Context(valid.float())
+            context = Context(None if whole else valid.float(), origin=origins)
             with computing(self.arithmetic, self.device):
                 translated = self._generator(pixels, context)
             values = self._outward.inverse(translated.float())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -242,7 +243,7 @@ class RowWriter(AbstractContextManager[Callable[[Sequence[Piece]], Written]]):
     def _begin(self, source: Source) -> GeoTiff:
         target = self._target
         return GeoTiff(
-            source.path,
+            Path(source.path),
             self._plan.grid.window_grid(source.window),
             bands=target.bands,
             dtype=target.dtype,

@@ -10,12 +10,13 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
-from geotranslate.choices import PREDICT_BLENDS, Precision, PredictBlend, PredictDecibel
+from geotranslate.choices import PREDICT_BLENDS, Precision, PredictBlend, PredictDecibel, Seams
 from geotranslate.errors import SettingError
 from geotranslate.networks.build import Generator
 from geotranslate.raster.area import read_area
@@ -38,6 +39,8 @@ from geotranslate.translation.scene_plan import (
     name_outputs,
     wanted_part,
 )
+from geotranslate.translation.seam_check import SeamCheck, check_sample
+from geotranslate.translation.seams import choose_seams, read_statistics, write_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ not trusted, and its halo of 512 px would cost more than the blending saves."""
 ROW_BLOCK = BLOCK // 2
 """Side of the blocks of a row's file."""
 
-State = Literal["translating", "joining", "written", "unchanged"]
+State = Literal["translating", "joining", "written", "unchanged", "checked"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,15 @@ class Progress:
     """How far the work is.
 
     Attributes:
-        done: finished steps of all scenes: a core each, and joining them is one more.
+        done: finished steps of all scenes: a core each, and joining them is one more; before
+            them, where statistics are measured, a row of cells each or one for a sample.
         total: steps of all scenes.
         output: the file that is being made.
-        state: ``translating``; ``joining`` the rows; ``written``, when the output is complete; or
-            ``unchanged``, where the same words had completed it before.
+        state: ``translating``; ``joining`` the rows; ``written``, when the output is complete, or
+            ``unchanged``, where the same words had completed it before; and ``checked`` for seams
+            after that, if it was asked for.
         pixels: valid pixels that this step translated.
+        seams: what the check found; None where no two cores meet.
     """
 
     done: int
@@ -72,6 +78,7 @@ class Progress:
     output: Path
     state: State
     pixels: int = 0
+    seams: SeamCheck | None = None
 
 
 def predict_scenes(
@@ -82,6 +89,8 @@ def predict_scenes(
     direction: Direction = "ab",
     size: int = 1024,
     blend: PredictBlend = "crop",
+    seams: Seams | None = None,
+    statistics: str | Path | None = None,
     batch: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
@@ -90,15 +99,16 @@ def predict_scenes(
     decibel: PredictDecibel | None = None,
     aoi: str | Path | None = None,
     bounds: Bounds | None = None,
+    check_seams: bool = False,
     overwrite: bool = False,
     force: bool = False,
 ) -> Iterator[Progress]:
     """Translate scenes, each onto its own grid, into the target's bands, units and type.
 
     Invalid pixels stay invalid. The result does not depend on ``size``, ``batch``, ``aoi`` and
-    ``bounds`` but for rounding, unless the generator has instance normalization. Everything is
-    checked at once; the work is done as the result is iterated over. Interrupted, it goes on with
-    the same words where it was.
+    ``bounds`` but for rounding, unless ``seams`` is ``tile`` or the generator is a deep U-Net that
+    is blended. Everything is checked at once; the work is done as the result is iterated over.
+    Interrupted, it goes on with the same words where it was.
 
     Args:
         model: a bundle, or the folder of a run.
@@ -106,7 +116,12 @@ def predict_scenes(
         output: a GeoTIFF for one scene, or a folder, which gets ``NAME.tif`` for each scene.
         direction: ``ab``, or ``ba`` for the way back.
         size: side of a core in pixels, rounded up to what the generator and the output need.
-        blend: how windows become one raster; ``crop`` writes each core once.
+        blend: how windows become one raster; ``crop`` writes each core once, ``hann`` and
+            ``linear`` fade cores that overlap by a quarter into each other.
+        seams: where instance norms take their statistics from: each window (``tile``), a sample
+            of the scene (``scene``, the default) or a grid over it (``dense``).
+        statistics: file of the statistics of ``scene``: read if it is there; else measured over
+            all scenes at once, and written.
         batch: windows translated at once; by default so many that their cores are a megapixel.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: arithmetic of the convolutions; ``auto`` is bf16 where the hardware has it.
@@ -115,11 +130,13 @@ def predict_scenes(
         decibel: how to turn linear values into decibels; by default as the model's data was.
         aoi: a vector file; pixels whose centre is outside its polygons come out invalid.
         bounds: (left, bottom, right, top) in each scene's CRS, of what is to be translated.
+        check_seams: translate a sample of each scene again with other cores, and compare.
         overwrite: start over, whatever is there.
         force: only warn of pixel sizes and values that the model does not know.
 
     Yields:
-        Progress at the start of each scene, after each batch of cores and each output.
+        Progress at the start of each scene, after each batch of cores and each output; steps of
+        measuring come first, as ``translating``.
 
     Raises:
         BundleError: there is no model, it is damaged, or has no way back.
@@ -142,7 +159,9 @@ def predict_scenes(
     translator = bundle.translator(direction)
     place = choose_device(device)
     arithmetic = choose_arithmetic(precision, place)
+    seams = choose_seams(seams, translator.generator, statistics)
     lattice = _lattice(translator.generator, size, blend)
+    network = Network(translator, f"{bundle.identity} {direction}", place, arithmetic, seams)
     # No batch here: it only changes how fast the work is done, and may have to change to go on. No
     # version of geotranslate either: what is finished stays finished after an upgrade.
     words = {
@@ -151,6 +170,7 @@ def predict_scenes(
         "direction": direction,
         "size": lattice.size,
         "blend": blend,
+        "seams": seams,
         "device": place.type,
         "precision": arithmetic,
         "nodata": nodata,
@@ -167,13 +187,35 @@ def predict_scenes(
             part = wanted_part(path, scene.grid, bounds, area)
             aoi_words = {"aoi": area.identity if area else None}
             record = words | aoi_words | {"scene": scene.identity()}
-            check_output(target, record, overwrite=overwrite)
             check_scene(scene, translator.source, part, force=force)
             plans.append(
                 ScenePlan(open_again, scene.bands, scene.grid, target, part, area, lattice, record)
             )
-    network = Network(translator, place, arithmetic)
-    return _carry_out(plans, network, _batch(batch, lattice.size), overwrite=overwrite)
+    if statistics is not None:
+        network, plans = _with_statistics(network, plans, Path(statistics))
+    for plan in plans:
+        check_output(plan.output, plan.record, overwrite=overwrite)
+    work = Work(network, _batch(batch, lattice.size), overwrite, check_seams)
+    return _carry_out(plans, work)
+
+
+def _with_statistics(
+    network: Network, plans: Sequence[ScenePlan], path: Path
+) -> tuple[Network, list[ScenePlan]]:
+    """Network and plans with the statistics of a file, which is made if it is not there."""
+    record = read_statistics(path, network.identity) if path.exists() else None
+    if record is None:
+        record = network.measure_together(plans)
+        if record is None:
+            raise SettingError(
+                f"no valid pixel was found in {len(plans)} scenes, so there are no statistics to "
+                f"write to {path}. Give a scene that holds data, or leave out --statistics."
+            )
+        write_statistics(path, record)
+    said = {"statistics": record.digest}
+    return replace(network, statistics=record), [
+        replace(plan, record=plan.record | said) for plan in plans
+    ]
 
 
 def _lattice(generator: Generator, size: int, blend: PredictBlend) -> Lattice:
@@ -187,40 +229,69 @@ def _lattice(generator: Generator, size: int, blend: PredictBlend) -> Lattice:
     return Lattice(size, stride, margin, core_step(size, stride=stride), TAPERS[blend])
 
 
-def _carry_out(
-    plans: Sequence[ScenePlan], network: Network, batch: int, *, overwrite: bool
-) -> Iterator[Progress]:
-    steps = [sum(map(len, plan.rows())) + 1 for plan in plans]
-    done, total = 0, sum(steps)
+@dataclass(frozen=True)
+class Work:
+    """How scenes are translated.
+
+    Attributes:
+        network: what translates them.
+        batch: windows translated at once.
+        overwrite: start over, whatever is there.
+        check_seams: look at each output when it is finished.
+    """
+
+    network: Network
+    batch: int
+    overwrite: bool
+    check_seams: bool
+
+
+def _carry_out(plans: Sequence[ScenePlan], work: Work) -> Iterator[Progress]:
+    steps = [_steps(plan, work.network) for plan in plans]
+    before, total = 0, sum(steps)
     for plan, all_steps in zip(plans, steps, strict=True):
-        yield Progress(done, total, plan.output, "translating")
-        with file_job(plan.output, plan.record, overwrite=overwrite) as job:
-            if job.finished:
-                done += all_steps
-                yield Progress(done, total, plan.output, "unchanged")
-                continue
-            rows = plan.rows()
-            files = {
-                number: source
-                for number, row in enumerate(rows)
-                if (source := plan.row_file(row, job.parts))
-            }
-            for steps_done, pixels in _write_rows(plan, network, job, files, batch):
-                done += steps_done
-                yield Progress(done, total, plan.output, "translating", pixels)
-            yield Progress(done, total, plan.output, "joining")
-            plan.check_unchanged()
-            _join(job, plan, network.target, list(files.values()))
-        done += 1
-        yield Progress(done, total, plan.output, "written")
+        yield Progress(before, total, plan.output, "translating")
+        with file_job(plan.output, plan.record, overwrite=work.overwrite) as job:
+            for step in _make(plan, work, job):
+                yield replace(step, done=before + step.done, total=total)
+            if work.check_seams:
+                found = _check(plan, work, job)
+                yield Progress(before + all_steps, total, plan.output, "checked", seams=found)
+        before += all_steps
+
+
+def _steps(plan: ScenePlan, network: Network) -> int:
+    """Those of measuring, a core each, and one to join them."""
+    return network.steps(plan) + sum(map(len, plan.rows())) + 1
+
+
+def _make(plan: ScenePlan, work: Work, job: FileJob) -> Iterator[Progress]:
+    """One output; steps are counted for it alone."""
+    rows, total = plan.rows(), _steps(plan, work.network)
+    if job.finished:
+        yield Progress(total, total, plan.output, "unchanged")
+        return
+    files = {
+        number: source
+        for number, row in enumerate(rows)
+        if (source := plan.row_file(row, job.parts))
+    }
+    done = 0
+    for steps, pixels in _write_rows(plan, work, job, files):
+        done += steps
+        yield Progress(done, total, plan.output, "translating", pixels)
+    yield Progress(done, total, plan.output, "joining")
+    plan.check_unchanged()
+    _join(job, plan, work.network.target, list(files.values()))
+    yield Progress(total, total, plan.output, "written")
 
 
 def _write_rows(
-    plan: ScenePlan, network: Network, job: FileJob, files: Mapping[int, Source], batch: int
+    plan: ScenePlan, work: Work, job: FileJob, files: Mapping[int, Source]
 ) -> Iterator[tuple[int, int]]:
-    """Yield how many cores were finished since the last time, and their valid pixels."""
+    """Yield how many steps were finished since the last time, and their valid pixels."""
     rows = dict(enumerate(plan.rows()))
-    missing = {number: file for number, file in files.items() if not file.path.exists()}
+    missing = {number: file for number, file in files.items() if not Path(file.path).exists()}
     needed = {
         number: row
         for number, row in rows.items()
@@ -229,9 +300,13 @@ def _write_rows(
     finished = rows.keys() - needed.keys() | files.keys() - missing.keys()
     if finished:
         yield sum(len(rows[number]) for number in finished), 0
-    if needed:
-        engine = network.engine(plan, job.parts)
-        for written in translate_rows(plan, engine, needed, missing, batch):
+    if not needed:
+        yield work.network.steps(plan), 0
+    else:
+        for _ in work.network.measure(plan, job.parts):
+            yield 1, 0
+        engine = work.network.engine(plan, job.parts)
+        for written in translate_rows(plan, engine, needed, missing, work.batch):
             yield written.cores * (written.row not in finished), written.pixels
 
 
@@ -254,6 +329,14 @@ def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Sourc
         except KeyboardInterrupt:
             logger.warning("%s is nearly there: it is finished before this stops.", job.output)
             raise
+
+
+def _check(plan: ScenePlan, work: Work, job: FileJob) -> SeamCheck | None:
+    for _ in work.network.measure(plan, job.parts):
+        pass
+    engine = work.network.engine(plan, job.parts)
+    with TemporaryDirectory() as folder:
+        return check_sample(plan, job.output, engine, Path(folder), work.batch)
 
 
 def _batch(batch: int | None, size: int) -> int:

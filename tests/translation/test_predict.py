@@ -65,6 +65,9 @@ class Identity(nn.Module):
         super().__init__()
         self.shapes = []
 
+    def __deepcopy__(self, memo):
+        return self
+
     def forward(self, x, context=PLAIN):
         self.shapes.append(tuple(x.shape))
         return x

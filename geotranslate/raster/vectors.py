@@ -19,11 +19,17 @@ from geotranslate.raster.output import explained, settle
 LONGITUDE_LATITUDE = "EPSG:4326"
 
 
-def outlines(grids: Sequence[Grid], crs: CRS | None = None) -> gpd.GeoSeries:
-    """The outlines of grids in one CRS, by default longitude and latitude."""
+def outlines(grids: Sequence[Grid], crs: CRS | None = None, *, parts: int = 1) -> gpd.GeoSeries:
+    """The outlines of grids in one CRS, by default longitude and latitude.
+
+    Args:
+        grids: in any CRSs.
+        crs: of the outlines.
+        parts: straight lines that stand for an edge, which is bent in another CRS.
+    """
     target = crs.to_string() if crs else LONGITUDE_LATITUDE
     places = np.array([grid.crs.to_string() for grid in grids], dtype=object)
-    boxes = np.array([shapely.box(*grid.bounds) for grid in grids], dtype=object)
+    boxes = np.array([_box(grid, parts) for grid in grids], dtype=object)
     for place in dict.fromkeys(places):
         boxes[places == place] = _transformed(boxes[places == place], place, target)
     return gpd.GeoSeries(boxes, crs=target)
@@ -61,6 +67,12 @@ def fixed_date() -> Iterator[None]:
         yield
     finally:
         pyogrio.set_gdal_config_options({option: before})
+
+
+def _box(grid: Grid, parts: int) -> shapely.Polygon:
+    box = shapely.box(*grid.bounds)
+    left, bottom, right, top = grid.bounds
+    return shapely.segmentize(box, max(right - left, top - bottom) / parts)
 
 
 def _transformed(boxes: NDArray[np.object_], crs: str, target: str) -> NDArray[np.object_]:

@@ -20,6 +20,9 @@ RASTER_COLUMN = "raster"
 
 WHAT = "the cutline"
 
+# Edges of large scenes are bent in longitude and latitude; cut there, they must not lose pixels.
+EDGE_PARTS = 32
+
 
 def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area]:
     """The polygons that belong to each scene, by the scene's path.
@@ -86,6 +89,6 @@ def write_footprints(path: Path, plan: MosaicPlan, *, overwrite: bool = False) -
         RASTER_COLUMN: [piece.path for piece in plan.pieces],
         "resampled": [piece.resampled for piece in plan.pieces],
     }
-    places = outlines([piece.grid for piece in plan.pieces])
+    places = outlines([piece.grid for piece in plan.pieces], parts=EDGE_PARTS)
     table = gpd.GeoDataFrame(rows, geometry=places)
     return write_once(path, lambda part: write_geopackage(part, table, "footprints"), overwrite)

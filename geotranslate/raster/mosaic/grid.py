@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
-from rasterio.warp import calculate_default_transform, transform_bounds
+from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from geotranslate.choices import SNAPS
@@ -99,10 +99,10 @@ def choose_lattice(first: Grid, settings: MosaicSettings) -> tuple[CRS, Affine]:
     crs = asked or first.crs
     same = crs == first.crs
     if same and sizes is None:
-        transform = first.transform
+        lattice = first.transform
     else:
         x, y = sizes or (first.resolution if same else _size_in(first, crs))
-        transform = Affine(x, 0.0, 0.0, 0.0, -y, 0.0)
+        lattice = Affine(x, 0.0, 0.0, 0.0, -y, 0.0)
     if snap == "first" and not same:
         raise SettingError(
             f"the pixels of the first raster lie in {first.crs.to_string()} and cannot be snapped "
@@ -111,14 +111,14 @@ def choose_lattice(first: Grid, settings: MosaicSettings) -> tuple[CRS, Affine]:
     if snap == "first":
         return crs, _stepping(first.transform, sizes)
     if snap == "multiples":
-        return crs, Affine(transform.a, 0.0, 0.0, 0.0, transform.e, 0.0)
+        return crs, Affine(lattice.a, 0.0, 0.0, 0.0, lattice.e, 0.0)
     if snap == "bounds" and settings.bounds:
         left, _, _, top = settings.bounds
-        x, y = abs(transform.a), abs(transform.e)
+        x, y = abs(lattice.a), abs(lattice.e)
         return crs, Affine(x, 0.0, left, 0.0, -y, top)
     if same and sizes is not None and np.allclose(sizes, first.resolution, rtol=1e-9):
         return crs, first.transform
-    return crs, transform
+    return crs, lattice
 
 
 def grid_bounds(grid: Grid, crs: CRS) -> Bounds:
@@ -189,12 +189,14 @@ def _stepping(transform: Affine, sizes: tuple[float, float] | None) -> Affine:
 
 
 def _size_in(grid: Grid, crs: CRS) -> tuple[float, float]:
-    """The pixel size that GDAL would choose to bring a grid into another CRS."""
+    """The side of a square that is as large in another CRS as a grid's middle pixel."""
     grid_bounds(grid, crs)
-    transform, _, _ = calculate_default_transform(
-        grid.crs, crs, grid.width, grid.height, *grid.bounds
-    )
-    return abs(transform.a), abs(transform.e)
+    col, row = grid.width // 2, grid.height // 2
+    corners = [grid.transform @ (col + x, row + y) for x, y in ((0, 0), (1, 0), (0, 1))]
+    xs, ys = transform(grid.crs, crs, *zip(*corners, strict=True))
+    along, down = ((xs[i] - xs[0], ys[i] - ys[0]) for i in (1, 2))
+    side = math.sqrt(abs(along[0] * down[1] - along[1] * down[0]))
+    return side, side
 
 
 def _around(boxes: Iterable[Bounds]) -> Bounds:

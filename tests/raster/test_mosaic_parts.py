@@ -1,0 +1,366 @@
+"""Areas, cutlines, chosen bands, quality, virtual mosaics, footprints."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+
+from geotranslate.errors import BandError, RasterError, SettingError, TakenError
+from geotranslate.raster.domain import Band
+from geotranslate.raster.mosaic import (
+    MosaicSettings,
+    mosaic_rasters,
+    plan_mosaic,
+    write_virtual,
+)
+from geotranslate.raster.mosaic.cutlines import write_footprints
+from geotranslate.raster.scene import open_scene
+from tests.conftest import NORTH_UP
+
+
+def join(inputs, output, **words):
+    list(mosaic_rasters(inputs, output, **words))
+    return read(output)
+
+
+def read(path):
+    with open_scene(path) as scene:
+        return scene, scene.read(scene.grid.whole)
+
+
+@pytest.fixture
+def pair(make_raster):
+    """a.tif of ones and b.tif of twos, 20 px each, that overlap by half."""
+    return [
+        make_raster(f"{name}.tif", np.full((1, 20, 20), value, np.uint8), col=col)
+        for name, value, col in (("a", 1, 0), ("b", 2, 10))
+    ]
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Writes polygons with columns as a GeoPackage."""
+
+    def make(shapes, name="shapes.gpkg", crs="EPSG:32633", **columns):
+        table = gpd.GeoDataFrame(columns, geometry=list(shapes), crs="EPSG:32633")
+        table.to_crs(crs).to_file(tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def box(left, top, right, bottom):
+    """In pixels of NORTH_UP."""
+    x0, y0 = NORTH_UP @ (left, top)
+    x1, y1 = NORTH_UP @ (right, bottom)
+    return shapely.box(x0, y1, x1, y0)
+
+
+class TestArea:
+    def test_outside_the_mosaic_is_empty_and_around_it_it_ends(self, pair, draw, tmp_path):
+        triangle = shapely.Polygon([NORTH_UP @ point for point in ((2, 2), (14, 2), (2, 14))])
+        scene, chip = join(pair, tmp_path / "out.tif", aoi=draw([triangle]), blend="first")
+        assert scene.grid.transform == NORTH_UP @ Affine.translation(2, 2)
+        assert scene.grid.shape == (12, 12)
+        row, col = np.mgrid[:12, :12] + 0.5
+        # Centres on the line itself may fall to either side.
+        clear = row + col != 12
+        np.testing.assert_array_equal(chip.valid[clear], (row + col < 12)[clear])
+        assert set(np.unique(chip.pixels[0, chip.valid])) == {1}
+
+    def test_an_area_in_another_crs_is_brought_over(self, pair, draw, tmp_path):
+        area = draw([box(3, 3, 9, 9)], crs="EPSG:4326")
+        _, chip = join(pair, tmp_path / "out.tif", aoi=area)
+        assert chip.valid.sum() == 36
+
+    def test_an_area_elsewhere_is_refused(self, pair, draw, tmp_path):
+        area = draw([box(300, 3, 900, 9)])
+        with pytest.raises(SettingError, match="Give an area that overlaps the rasters"):
+            join(pair, tmp_path / "out.tif", aoi=area)
+
+
+class TestCutline:
+    @pytest.mark.parametrize("named", ["file", "stem", "path"])
+    def test_each_scene_counts_inside_its_polygon_only(self, pair, draw, tmp_path, named):
+        names = {
+            "file": ["a.tif", "b.tif"],
+            "stem": ["a", "b"],
+            "path": [str(path) for path in pair],
+        }[named]
+        cut = draw([box(0, 0, 13, 20), box(13, 5, 30, 20)], note=["x", "y"], scene=names)
+        scene, chip = join(pair, tmp_path / "out.tif", cutline=cut, blend="first")
+        assert scene.grid.shape == (20, 30)
+        expected = np.zeros((20, 30), int)
+        expected[:, :13] = 1
+        expected[5:, 13:] = 2
+        np.testing.assert_array_equal(np.where(chip.valid, chip.pixels[0], 0), expected)
+
+    def test_feather_fades_towards_the_cut(self, pair, draw, tmp_path):
+        cut = draw([box(0, 0, 16, 20), box(12, 0, 30, 20)], scene=["a", "b"])
+        paths = []
+        for path, value in zip(pair, (0, 80), strict=True):
+            with rasterio.open(path, "r+") as file:
+                file.write(np.full((1, 20, 20), value, np.uint8))
+            paths.append(path)
+        _, chip = join(paths, tmp_path / "out.tif", cutline=cut)
+        # Four pixels fade in a straight line between the two cuts.
+        shares = chip.pixels[0, 10, 11:17] / 80
+        np.testing.assert_allclose(shares, [0, 0.03, 0.26, 0.74, 0.97, 1], atol=0.05)
+
+    def test_a_scene_without_a_polygon_is_refused(self, pair, draw, tmp_path):
+        cut = draw([box(0, 0, 13, 20)], scene=["a"])
+        with pytest.raises(SettingError, match=r"no polygon for 1 of 2 rasters, such as .*b\.tif"):
+            join(pair, tmp_path / "out.tif", cutline=cut)
+
+    def test_polygons_that_name_no_scene_are_refused(self, pair, draw, tmp_path):
+        cut = draw([box(0, 0, 13, 20)], scene=["c"])
+        with pytest.raises(SettingError, match="or say --aoi for one area that cuts all"):
+            join(pair, tmp_path / "out.tif", cutline=cut)
+
+    def test_a_polygon_beside_its_scene_is_refused(self, pair, draw, tmp_path):
+        cut = draw([box(0, 0, 13, 20), box(300, 0, 310, 9)], scene=["a", "b"])
+        with pytest.raises(SettingError, match=r"the polygon of .*b\.tif .* lies outside"):
+            join(pair, tmp_path / "out.tif", cutline=cut)
+
+    def test_footprints_serve_as_cutlines(self, pair, tmp_path):
+        plan = plan_mosaic(pair, tmp_path / "out.tif")
+        footprints = tmp_path / "out.footprints.gpkg"
+        assert write_footprints(footprints, plan)
+        assert not write_footprints(footprints, plan)
+        table = gpd.read_file(footprints)
+        assert table["raster"].tolist() == list(map(str, pair))
+        assert table.to_crs("EPSG:32633").area.sum() == pytest.approx(2 * 200**2, rel=1e-6)
+        whole, cut = (
+            join(pair, tmp_path / f"{name}.tif", blend="mean", **words)[1]
+            for name, words in (("whole", {}), ("cut", {"cutline": footprints}))
+        )
+        np.testing.assert_array_equal(cut.pixels, whole.pixels)
+        footprints.write_bytes(b"edited")
+        with pytest.raises(TakenError, match="--overwrite to replace it"):
+            write_footprints(footprints, plan)
+        assert write_footprints(footprints, plan, overwrite=True)
+
+
+class TestBands:
+    BANDS = (Band(name="red"), Band(name="nir"), Band(name="clear"))
+
+    @pytest.fixture
+    def dated(self, make_raster):
+        """Two dates of three bands, the last of which is their quality."""
+        rng = np.random.default_rng(0)
+        made = []
+        for name in ("may", "june"):
+            pixels = rng.integers(1, 200, (3, 30, 30)).astype(np.uint8)
+            valid = rng.random((30, 30)) < 0.8
+            path = make_raster(f"{name}.tif", pixels, valid=valid, bands=self.BANDS)
+            made.append((path, pixels, valid))
+        return made
+
+    @pytest.mark.parametrize("quality", ["clear", "3"])
+    def test_best_takes_the_pixels_of_the_highest_quality(self, dated, tmp_path, quality):
+        paths = [path for path, *_ in dated]
+        scene, chip = join(paths, tmp_path / "out.tif", blend="best", quality=quality)
+        assert [band.name for band in scene.bands] == ["red", "nir"]
+        (_, may, may_valid), (_, june, june_valid) = dated
+        better = june_valid & (~may_valid | (june[2] > may[2]))
+        np.testing.assert_array_equal(chip.valid, may_valid | june_valid)
+        expected = np.where(better, june, may)[:2]
+        np.testing.assert_array_equal(chip.pixels[:, chip.valid], expected[:, chip.valid])
+
+    def test_the_quality_is_written_where_asked_for(self, dated, tmp_path):
+        words = {"blend": "best", "quality": "clear", "bands": "clear,red"}
+        scene, chip = join([path for path, *_ in dated], tmp_path / "out.tif", **words)
+        assert [band.name for band in scene.bands] == ["clear", "red"]
+        (_, may, may_valid), (_, june, june_valid) = dated
+        both = may_valid & june_valid
+        highest = np.maximum(may[2], june[2])
+        np.testing.assert_array_equal(chip.pixels[0, both], highest[both])
+
+    def test_bands_are_chosen_by_name(self, dated, tmp_path):
+        scene, chip = join([dated[0][0]], tmp_path / "out.tif", bands=["nir"])
+        assert [band.name for band in scene.bands] == ["nir"]
+        _, pixels, valid = dated[0]
+        np.testing.assert_array_equal(chip.pixels[0, valid], pixels[1, valid])
+
+    def test_a_quality_band_that_is_not_there_is_refused(self, dated, tmp_path):
+        with pytest.raises(BandError, match=r"'haze' is not in .* named red, nir, clear"):
+            join([dated[0][0]], tmp_path / "o.tif", blend="best", quality="haze")
+
+    def test_nothing_but_quality_is_refused(self, make_raster, tmp_path):
+        path = make_raster("a.tif", np.ones((1, 4, 4), np.uint8))
+        with pytest.raises(BandError, match="Give --bands to write the quality itself"):
+            join([path], tmp_path / "out.tif", blend="best", quality="1")
+
+
+class TestMedian:
+    def test_it_is_numpys_and_does_not_depend_on_the_memory_at_hand(
+        self, make_raster, tmp_path, monkeypatch
+    ):
+        rng = np.random.default_rng(0)
+        stack = rng.normal(0, 9, (7, 2, 40, 50)).astype(np.float32)
+        stack[:, :, rng.random((40, 50)) < 0.1] = np.nan
+        stack[rng.random((7, 1, 40, 50)).repeat(2, axis=1) < 0.3] = np.nan
+        paths = [make_raster(f"{i}.tif", pixels) for i, pixels in enumerate(stack)]
+        with np.errstate(all="ignore"):
+            somewhere = ~np.isnan(stack[:, 0]).all(axis=0)
+        expected = np.nanmedian(stack[:, :, somewhere], axis=0)
+        for name, budget in (("a", 1 << 27), ("b", 10_000)):
+            monkeypatch.setattr("geotranslate.raster.mosaic.write.STACK_BYTES", budget)
+            _, chip = join(paths, tmp_path / f"{name}.tif", blend="median")
+            np.testing.assert_array_equal(chip.valid, somewhere)
+            np.testing.assert_allclose(chip.pixels[:, somewhere], expected, rtol=1e-6)
+
+
+class TestVirtual:
+    @pytest.mark.parametrize("suffix", [".vrt", ".gti.gpkg"])
+    @pytest.mark.parametrize("blend", ["first", "last"])
+    @pytest.mark.parametrize("said", ["nodata", "mask", "nowhere"])
+    def test_it_reads_like_the_mosaic(self, make_raster, tmp_path, suffix, blend, said):
+        rng = np.random.default_rng(0)
+        paths = []
+        for index, (row, col) in enumerate([(0, 0), (10, 25), (30, 5), (60, 60)]):
+            pixels = rng.integers(1, 255, (2, 40, 40)).astype(np.uint8)
+            valid = rng.random((40, 40)) < 0.7
+            words = {}
+            if said == "nodata":
+                pixels[:, ~valid] = 0
+                words = {"nodata": 0}
+            elif said == "mask":
+                words = {"valid": valid}
+            paths.append(make_raster(f"{index}.tif", pixels, row=row, col=col, **words))
+        scene, chip = join(paths, tmp_path / "out.tif", blend=blend)
+        output = tmp_path / f"out{suffix}"
+        plan = plan_mosaic(paths, output, MosaicSettings(blend=blend))
+        assert write_virtual(plan, output)
+        virtual, found = read(output)
+        assert virtual.grid == scene.grid
+        assert virtual.dtype == scene.dtype
+        if said != "nowhere":
+            np.testing.assert_array_equal(found.valid, chip.valid)
+        np.testing.assert_array_equal(found.pixels[:, chip.valid], chip.pixels[:, chip.valid])
+        before = output.stat().st_mtime_ns
+        assert not write_virtual(plan, output)
+        assert output.stat().st_mtime_ns == before
+        other = plan_mosaic(paths[1:], output, MosaicSettings(blend=blend))
+        with pytest.raises(TakenError, match="--overwrite to replace it"):
+            write_virtual(other, output)
+        assert write_virtual(other, output, overwrite=True)
+
+    @pytest.mark.parametrize(
+        ("words", "mend"),
+        [
+            ({"blend": "feather"}, "Choose --blend first or last"),
+            ({"blend": "first", "resolution": (20, 20)}, "Leave out --virtual, or give rasters on"),
+            ({"blend": "first", "bands": "1"}, "--bands. Choose"),
+            ({"blend": "last", "match": "gain"}, "--match. Choose"),
+        ],
+    )
+    def test_what_would_have_to_be_computed_is_refused(self, pair, tmp_path, words, mend):
+        output = tmp_path / "out.vrt"
+        with pytest.raises(SettingError, match=mend):
+            write_virtual(plan_mosaic(pair, output, MosaicSettings(**words)), output)
+        assert not output.exists()
+
+    def test_another_name_is_refused_with_a_better_one(self, pair, tmp_path):
+        plan = plan_mosaic(pair, tmp_path / "out.tif", MosaicSettings(blend="first"))
+        with pytest.raises(SettingError, match=r"Name it .*out\.vrt, or .*out\.gti\.gpkg"):
+            write_virtual(plan, tmp_path / "out.tif")
+
+    def test_turned_axes_are_refused_for_an_index(self, make_raster, tmp_path):
+        turned = Affine(-10, 0, 500_000, 0, 10, 4_000_000)
+        path = make_raster("a.tif", np.ones((1, 8, 8), np.uint8), transform=turned)
+        output = tmp_path / "out.gti.gpkg"
+        with pytest.raises(SettingError, match=r"Name it .*out\.vrt"):
+            write_virtual(plan_mosaic([path], output, MosaicSettings(blend="first")), output)
+
+
+class TestCopies:
+    """Strips of files that do not overlap are never decoded by us."""
+
+    @pytest.mark.parametrize("said", ["nodata", "mask", "nowhere"])
+    def test_they_give_what_blending_gives(self, make_raster, tmp_path, monkeypatch, said):
+        monkeypatch.setattr("geotranslate.raster.mosaic.plan.STRIP_ROWS", 32)
+        rng = np.random.default_rng(0)
+        paths = []
+        for index, (row, col) in enumerate([(0, 0), (0, 40), (40, 0), (40, 50), (90, 3)]):
+            pixels = rng.integers(1, 255, (1, 40, 40)).astype(np.uint8)
+            valid = rng.random((40, 40)) < 0.7
+            words = {}
+            if said == "nodata":
+                pixels[:, ~valid] = 0
+                words = {"nodata": 0}
+            elif said == "mask":
+                pixels[:, ~valid] = 0
+                words = {"valid": valid}
+            paths.append(make_raster(f"{index}.tif", pixels, row=row, col=col, **words))
+        plan = plan_mosaic(paths, tmp_path / "a.tif")
+        assert all(plan.is_copy(strip) for strip in plan.strips)
+        join(paths, tmp_path / "a" / "out.tif")
+        monkeypatch.setattr("geotranslate.raster.mosaic.MosaicPlan.is_copy", lambda *_: False)
+        join(paths, tmp_path / "b" / "out.tif")
+        a, b = ((tmp_path / name / "out.tif").read_bytes() for name in "ab")
+        assert a == b
+
+    def test_what_may_hide_invalid_pixels_is_not_copied(self, make_raster, tmp_path):
+        ones = np.ones((2, 8, 8))
+        for name, pixels, words in (
+            ("float", ones.astype(np.float32), {}),
+            ("bands", ones.astype(np.uint8), {"nodata": 0}),
+        ):
+            path = make_raster(f"{name}.tif", pixels, **words)
+            plan = plan_mosaic([path], tmp_path / "out.tif")
+            assert not plan.is_copy(plan.strips[0])
+
+    def test_strips_with_an_overlap_are_blended(self, pair, tmp_path):
+        plan = plan_mosaic(pair, tmp_path / "out.tif")
+        assert not plan.is_copy(plan.strips[0])
+
+    def test_a_damaged_file_is_named(self, make_raster, tmp_path):
+        noise = np.random.default_rng(0).integers(0, 255, (1, 300, 300), np.uint8)
+        first = make_raster("a.tif", noise)
+        second = make_raster("b.tif", noise, col=300)
+        with second.open("r+b") as file:
+            file.truncate(second.stat().st_size // 2)
+        with pytest.raises(RasterError, match=r"b\.tif cannot be read at row"):
+            join([first, second], tmp_path / "out.tif")
+        assert not (tmp_path / "out.tif").exists()
+
+
+@pytest.mark.real
+class TestReal:
+    def test_touching_images_come_together(self, real_data, tmp_path):
+        sar = real_data / "volkov-s1s2-1024" / "sar"
+        names = ["047", "048", "049", "050", "060", "061", "062", "063", "073", "074", "075", "076"]
+        paths = [sar / f"{name}.tif" for name in names]
+        if not all(path.exists() for path in paths):
+            paths = [next(sar.glob(f"*{name}.tif")) for name in names]
+        scene, chip = join(paths, tmp_path / "out.tif")
+        assert scene.grid.shape == (3072, 4096)
+        assert chip.valid.all()
+        for index, path in enumerate(paths):
+            _, part = read(path)
+            row, col = index // 4 * 1024, index % 4 * 1024
+            np.testing.assert_array_equal(
+                chip.pixels[:, row : row + 1024, col : col + 1024], part.pixels
+            )
+
+    def test_a_grid_that_is_another_by_less_than_a_percent_is_resampled(self, real_data, tmp_path):
+        folder = real_data / "ssl4eo-s12-sample"
+        radar = sorted(folder.glob("s1/**/*V*.tif"))[:1]
+        optical = sorted(folder.glob("s2a/**/B4.tif"))[:1]
+        assert radar
+        assert optical
+        with open_scene(optical[0]) as model:
+            settings = MosaicSettings(snap=str(optical[0]), bounds=model.grid.bounds)
+            plan = plan_mosaic(radar, tmp_path / "out.tif", settings)
+            assert plan.resampled == 1
+            assert plan.grid.shape == model.grid.shape
+            words = {"snap": str(optical[0]), "bounds": model.grid.bounds}
+        _, chip = join(radar, tmp_path / "out.tif", **words)
+        _, original = read(radar[0])
+        assert chip.valid.mean() > 0.9
+        assert abs(chip.pixels[0, chip.valid].mean() - original.pixels.mean()) < 0.3

@@ -55,7 +55,7 @@ class Identity(nn.Module):
         return x[:, [0, 1, 0]]
 
 def domain(count, dtype):
-    bands = tuple(Band(name=f"band {number}") for number in range(count))
+    bands = tuple(Band(name=f"band {{number}}") for number in range(count))
     words = {{"resolution_m": (10.0, 10.0), "low": (0.0,) * count, "high": (255.0,) * count}}
     return Domain(bands=bands, dtype=dtype, **words)
 

@@ -149,9 +149,7 @@ def measure_scenes(
     """
     side = _round_up(SAMPLE_SIDE, plans[0].lattice.stride)
     images, known = [], []
-    for plan, engine, count in zip(
-        plans, engines, _share(plans, max(SAMPLE_PIXELS // side**2, 1)), strict=True
-    ):
+    for plan, engine, count in zip(plans, engines, _shares(plans, side), strict=True):
         with plan.open() as scene:
             chips = sample_chips(scene, count, side=side, stride=plan.lattice.stride)
         if chips:
@@ -173,9 +171,10 @@ def measure_scenes(
     )
 
 
-def _share(plans: Sequence[ScenePlan], count: int) -> list[int]:
-    """How many windows of a sample each scene gets: as its share of all pixels says."""
+def _shares(plans: Sequence[ScenePlan], side: int) -> list[int]:
+    """How many windows of the sample each scene gets: as its share of all pixels says."""
     areas = [plan.scene_grid.width * plan.scene_grid.height for plan in plans]
+    count = max(min(SAMPLE_PIXELS, sum(areas)) // side**2, 1)
     places = (np.arange(count) + 0.5) / count * sum(areas)
     owners = np.searchsorted(np.cumsum(areas), places)
     return [int(number) for number in np.bincount(owners, minlength=len(plans))]

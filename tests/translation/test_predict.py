@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import geopandas as gpd
@@ -20,6 +22,7 @@ from torch import nn
 from geotranslate.errors import BundleError, GridError, OutputError, RasterError, SettingError
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN
+from geotranslate.networks.norms import reestimate_statistics
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.raster.mosaic import mosaic_rasters
 from geotranslate.raster.output import file_job, read_record
@@ -498,6 +501,36 @@ def test_a_scene_without_valid_pixels_is_written_with_a_warning(
     assert "no valid pixel was found" in caplog.text
 
 
+# ------------------------------------------------------------------------------- the arithmetic
+
+
+def test_in_bf16_bytes_stay_and_a_finer_type_keeps_its_steps(make_raster, serve, tmp_path):
+    fine = MAP.model_copy(
+        update={"dtype": "uint16", "nodata": 0.0, "low": (0.0, 0.0), "high": (10_000.0, 5_000.0)}
+    )
+    coarse = fine.model_copy(update={"dtype": "uint8", "low": (0.0, 0.0), "high": (255.0, 127.5)})
+    random = np.random.default_rng(0)
+    rows, cols = np.indices((200, 200)) / 30
+    pixels = (-15 + 5 * np.sin(rows + cols) + random.normal(size=(2, 200, 200))).astype(np.float32)
+    scene = make_raster("sar.tif", pixels, bands=SAR.bands)
+    generator = random_generator(GeneratorSpec(kind="resnet", width=8, blocks=2))
+    scaled = torch.from_numpy(pixels)[None] / 15 + 1
+    reestimate_statistics(generator, [(scaled, None)])  # as training would leave them
+    found = {}
+    for target, name in ((coarse, "uint8"), (fine, "uint16")):
+        serve(generator, SAR, target)
+        for precision in ("float32", "bf16"):
+            output = tmp_path / f"{name}-{precision}.tif"
+            values, _ = translate("", scene, output, precision=precision, size=256)
+            found[name, precision] = values.astype(int)
+    difference = found["uint8", "bf16"] - found["uint8", "float32"]
+    assert found["uint8", "float32"].std() > 5
+    assert 0 < np.abs(difference).mean() <= 1.5
+    assert np.abs(difference.mean(axis=(1, 2))).max() <= 0.1
+    for ours, exact in zip(found["uint16", "bf16"], found["uint16", "float32"], strict=True):
+        assert len(np.unique(ours)) >= 0.5 * len(np.unique(exact))
+
+
 # --------------------------------------------------------------------------- scenes and chips
 
 
@@ -691,6 +724,46 @@ def test_a_second_process_on_the_same_output_is_refused(bundle, sar_scene, tmp_p
         pytest.raises(OutputError, match="being written by another process"),
     ):
         translate(bundle, sar_scene, output)
+
+
+def test_a_scene_that_changes_while_it_is_translated_is_refused(bundle, sar_scene, tmp_path):
+    words = {"size": 32, "batch": 1, "device": "cpu"}
+    steps = predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words)
+    next(steps), next(steps)
+    os.utime(sar_scene, ns=(0, 0))
+    with pytest.raises(OutputError, match=r"was changed while it was being .* --overwrite"):
+        list(steps)
+    assert not (tmp_path / "out.tif").exists()
+    with pytest.raises(OutputError, match=r"scene.files was .* --overwrite to start over"):
+        list(predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words))
+
+
+class Slow(Identity):
+    """Takes a fifth of a second, as a window of a large network does many times over."""
+
+    def forward(self, x, context=PLAIN):
+        time.sleep(0.2)
+        return x
+
+
+def test_ctrl_c_ends_within_a_window_and_what_is_finished_stays(sar_scene, serve, tmp_path):
+    serve(Slow(), SAR, SAR)
+    output = tmp_path / "out.tif"
+    words = {"size": 32, "batch": 1, "device": "cpu"}
+    steps = predict_scenes("", [sar_scene], output, **words)
+    pressed = []
+
+    def press():
+        pressed.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Timer(1.5, press).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(steps)
+    assert time.monotonic() - pressed[0] < 1
+    assert len(list((tmp_path / "out.tif.parts").glob("rows_*.tif"))) == 1
+    assert not list((tmp_path / "out.tif.parts").glob("*.part"))
+    assert threading.active_count() == 1
 
 
 # ------------------------------------------------------------------------------- what is refused

@@ -18,13 +18,13 @@ def fold(generator: Generator) -> Generator:
     (:func:`geotranslate.networks.scene_statistics.with_statistics`) are batch norms by then; norms
     that look at the pixels, instance and channel, stay.
     """
-    folded = deepcopy(generator).eval().requires_grad_(False)
+    folded = deepcopy(generator)
     leaves = [(name, part) for name, part in folded.named_modules() if not list(part.children())]
     for (_, before), (name, norm) in pairwise(leaves):
         if isinstance(norm, BatchNorm) and isinstance(before, nn.Conv2d | nn.ConvTranspose2d):
             _take_in(before, norm)
             folded.set_submodule(name, nn.Identity())
-    return folded
+    return folded.eval().requires_grad_(False)
 
 
 def _take_in(conv: nn.Conv2d | nn.ConvTranspose2d, norm: BatchNorm) -> None:
@@ -35,5 +35,5 @@ def _take_in(conv: nn.Conv2d | nn.ConvTranspose2d, norm: BatchNorm) -> None:
         shift = shift + conv.bias.double() * scale
     outputs = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     weight = conv.weight.double() * scale.view(outputs)
-    conv.weight = nn.Parameter(weight.float(), requires_grad=False)
-    conv.bias = nn.Parameter(shift.float(), requires_grad=False)
+    conv.weight = nn.Parameter(weight.float())
+    conv.bias = nn.Parameter(shift.float())

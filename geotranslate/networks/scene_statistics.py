@@ -165,16 +165,16 @@ def with_statistics(generator: Generator, statistics: LayerStatistics) -> Genera
     Raises:
         SettingError: the statistics were measured with another generator.
     """
-    copy = _evaluation_copy(generator)
+    copy = deepcopy(generator)
     norms = _instance_norms(copy)
     _require_layers(norms, {name: len(each.mean) for name, each in statistics.layers.items()})
     for name, norm in norms.items():
         # Instance norm with given statistics is what batch norm is in evaluation.
-        fixed = BatchNorm(norm.channels).to(norm.one.device).eval().requires_grad_(False)
+        fixed = BatchNorm(norm.channels).to(norm.one.device)
         fixed.running_mean.copy_(statistics.layers[name].mean)
         fixed.running_var.copy_(statistics.layers[name].variance)
         copy.set_submodule(name, fixed)
-    return copy
+    return copy.eval().requires_grad_(False)
 
 
 class StatisticsGrid:
@@ -246,13 +246,13 @@ def with_statistics_grid(generator: Generator, grid: StatisticsGrid) -> Generato
     Raises:
         SettingError: the statistics were measured with another generator.
     """
-    copy = _evaluation_copy(generator)
+    copy = deepcopy(generator)
     norms, strides = _instance_norms(copy), strides_of(copy)
     _require_layers(norms, {name: each.shape[2] for name, each in grid.mean.items()})
     for name in norms:
         on_grid = GridNorm(grid.mean[name], grid.variance[name], grid.cell, strides[name])
         copy.set_submodule(name, on_grid.to(norms[name].one.device))
-    return copy
+    return copy.eval().requires_grad_(False)
 
 
 class GridNorm(Contextual):
@@ -357,10 +357,6 @@ def _run(
             )
             hooks.enter_context(hook)
         generator(images, Context(valid))
-
-
-def _evaluation_copy(generator: Generator) -> Generator:
-    return deepcopy(generator).eval().requires_grad_(False)
 
 
 def _require_layers(norms: Mapping[str, InstanceNorm], channels: Mapping[str, int]) -> None:

@@ -220,12 +220,12 @@ def compare(work: Path, repeats: int) -> None:
 
 
 def worst_seam(path: Path, period: int) -> str:
-    """The highest score of any band and direction; below 2 to 3 nobody sees the lines."""
+    """The highest score of any band and direction; docs/evaluate.md says what it means."""
     with rasterio.open(path) as file:
         if period >= max(file.shape):
             return "one window"
     figures = [each for band in measure_seams(path, period).bands for _, each in band.directions()]
-    return f"{max(each.gradient.score for each in figures):.1f}"
+    return f"{max(max(each.gradient.score, each.step.score) for each in figures):.1f}"
 
 
 # -------------------------------------------------------------------------------------- the bars

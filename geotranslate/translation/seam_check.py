@@ -34,8 +34,8 @@ class SeamCheck:
         mismatch: mean absolute difference from a prediction whose cores start half a core
             earlier, in parts of the standard deviation; mean over the bands.
         largest: largest difference of a pixel, in the same parts.
-        score: the highest of any band and direction: the gradient on the lines less that
-            elsewhere, in standard deviations of other offsets.
+        score: the highest of any band and direction: gradient, or jump of the level, on the
+            lines less that elsewhere, in standard deviations of other offsets.
         visible: whether the lines stand out beyond chance.
         pixels: valid ones that were translated again.
     """
@@ -90,7 +90,7 @@ def check_sample(
     return SeamCheck(
         mismatch=mismatch.share,
         largest=max(band.largest / band.std if band.std else 0.0 for band in mismatch.bands),
-        score=max(each.gradient.score for each in figures),
+        score=max(max(each.gradient.score, each.step.score) for each in figures),
         visible=seams.visible,
         pixels=mismatch.pixels,
     )

@@ -279,12 +279,16 @@ def _split(sieves: Sequence[Sieve], settings: TileConfig) -> list[NDArray[np.int
 def _record(settings: TileConfig, sources: Mapping[str, Sources]) -> dict[str, object]:
     words = json.loads(settings.model_dump_json())
     for domain, found in sources.items():
-        words[domain] = dict(found.identities)
+        # By their place too: it decides a chip's number, and which scene of B lies on top.
+        words[domain] = {
+            f"{place} {identity['path']}": identity
+            for place, identity in enumerate(found.identities, start=1)
+        }
     if settings.aoi:
         grids = sources["a"].grids
         crs = grids[0].crs
         area = read_area(settings.aoi, crs, bounds_in(grids, crs))
-        words["aoi"] = {"path": settings.aoi, "polygons": area.identity}
+        words["aoi"] = area.identity
     record: dict[str, object] = json.loads(json.dumps(words))
     return record
 

@@ -37,7 +37,7 @@ class Sources:
         bands: the bands that are cut.
         dtype: numpy's name of the chips' type.
         nodata: the chips' value for "nothing here"; None where validity lies in a mask.
-        identities: by path, what must stay the same for work on the scenes to be continued.
+        identities: of each scene, what must stay the same for work on it to be continued.
         wanted: the bands asked for.
         given_nodata: a value that means "nothing here" besides what the files say.
         decibel: how linear values become decibels.
@@ -48,7 +48,7 @@ class Sources:
     bands: tuple[Band, ...]
     dtype: str
     nodata: float | None
-    identities: Mapping[str, Any]
+    identities: tuple[Mapping[str, Any], ...]
     wanted: tuple[str, ...] | None
     given_nodata: float | None
     decibel: Decibel | None
@@ -57,6 +57,11 @@ class Sources:
     def pixel_bytes(self) -> int:
         """Size of one pixel of all bands."""
         return len(self.bands) * np.dtype(self.dtype).itemsize
+
+    @property
+    def files(self) -> list[tuple[str, int, int]]:
+        """Name, size in bytes and time in ns of each file that the scenes are read from."""
+        return [tuple(file) for identity in self.identities for file in identity["files"]]
 
     def open(self, index: int) -> Scene:
         """Open one of the scenes."""
@@ -88,7 +93,7 @@ def read_sources(
             value.
     """
     paths = expand_paths(inputs)
-    grids, nodatas, identities = [], [], {}
+    grids, nodatas, identities = [], [], []
     with open_scene(paths[0], bands=bands, nodata=nodata, decibel=decibel) as first:
         for path in paths:
             with open_scene(path, bands=bands, nodata=nodata, decibel=decibel) as scene:
@@ -96,7 +101,7 @@ def read_sources(
                 _read_last_pixel(scene)
                 grids.append(scene.grid)
                 nodatas.append(scene.nodata)
-                identities[path] = scene.identity()
+                identities.append(scene.identity())
             if decibel:
                 _check_linear(path, bands, nodata)
         _check_pixel_sizes(paths, grids)
@@ -107,7 +112,7 @@ def read_sources(
             dtype=first.dtype,
             # Scenes that disagree on the value agree in chips with a mask.
             nodata=nodatas[0] if len(set(map(str, nodatas))) == 1 else None,
-            identities=identities,
+            identities=tuple(identities),
             wanted=bands,
             given_nodata=nodata,
             decibel=decibel,

@@ -41,6 +41,7 @@ from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
     check_same_work,
+    check_unchanged,
     explained,
     locked,
     write_text,
@@ -145,6 +146,8 @@ def tile_scenes(
                 dropped[BEYOND_LIMIT] += len(chips) - taken
         finally:
             cutter.close()
+        for sources in plan.sources.values():
+            check_unchanged(folder, sources.files)
         records.sort(key=lambda record: (record.domain, record.file))
         _complete(plan, folder, records, +dropped, cutter.tallies)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,31 @@ def check_same_work(output: Path, before: dict[str, Any] | None, now: dict[str, 
             f"{output} was begun with other settings: {'; '.join(found[:4])}. Use the same "
             "words to go on, choose another output, or say --overwrite to start over."
         )
+
+
+def check_unchanged(output: Path, files: Iterable[Sequence[Any]]) -> None:
+    """Refuse inputs that were written to while the output was being made of them.
+
+    Args:
+        output: what is being made, for the message.
+        files: name, size in bytes and time in ns of each, as :meth:`Scene.identity` gave them.
+
+    Raises:
+        OutputError: a file is gone, or is not what it was.
+    """
+    for name, size, time in files:
+        found = ["it is gone"]
+        with suppress(OSError):
+            now = Path(name).stat()
+            found = differences(
+                {"size": size, "time": time}, {"size": now.st_size, "time": now.st_mtime_ns}
+            )
+        if found:
+            raise OutputError(
+                f"{name} was changed while {output} was being made of it ({found[0]}), so its "
+                "parts would not belong together. Run the same command with --overwrite once "
+                "nobody writes to the file any more."
+            )
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -245,7 +245,7 @@ def open_scene(
 
     Raises:
         RasterError: the file is missing, no raster, damaged, without a place on the map, or of a
-            kind that cannot be cut into windows (rotated, GCPs only, palette, complex).
+            kind that cannot be cut into windows (rotated, GCPs or RPCs only, palette, complex).
         BandError: a band is not there.
         SettingError: the raster's type cannot hold the nodata value.
     """
@@ -343,6 +343,12 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
             f"{name} is placed on the map by {len(dataset.gcps[0])} ground control points only, so "
             "its pixels lie on no grid yet. Warp it first: "
             f"`gdalwarp -tps -t_srs EPSG:... {name} warped.tif`."
+        )
+    if dataset.rpcs and dataset.transform.is_identity:
+        raise RasterError(
+            f"{name} is placed on the map by a camera model only (rational polynomials, RPCs), so "
+            "its pixels lie on no grid yet. Orthorectify it first, on a terrain model: "
+            f"`gdalwarp -rpc -to RPC_DEM=dem.tif -t_srs EPSG:... {name} ortho.tif`."
         )
     if dataset.crs is None:
         raise RasterError(

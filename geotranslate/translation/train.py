@@ -172,10 +172,24 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[Progres
             try:
                 yield from _Run(plan, run, state).go()
             except torch.OutOfMemoryError as error:
-                raise SettingError(
-                    f"{plan.config.batch} crops of {plan.crop} px at once do not fit into the "
-                    f"memory of {plan.device}. Choose a smaller --batch, --crop or --width."
-                ) from error
+                raise SettingError(_too_large(plan, run)) from error
+
+
+def _too_large(plan: Plan, run: Path) -> str:
+    """What to do when memory runs out: a run goes on with the settings of its checkpoints only."""
+    found = list_checkpoints(run)
+    what = (
+        f"{plan.config.batch} crops of {plan.crop} px at once do not fit into the memory of "
+        f"{plan.device}"
+    )
+    if not found:
+        return f"{what}. Choose a smaller --batch, --crop or --width."
+    return (
+        f"{what}, though they did up to the checkpoint of update {found[0][0]}: most likely "
+        "another program takes its share. End that and run the same command again, or go on elsewhere with "
+        f"`geotranslate train --resume {run} --device ...`. A smaller --batch, --crop or --width "
+        "is another run: say --overwrite as well to start over, or choose another folder."
+    )
 
 
 class _Average:

@@ -18,7 +18,7 @@ def test_it_says_what_all_scenes_share_and_where_each_lies(make_raster, tmp_path
     assert [grid.bounds[0] for grid in sources.grids] == [500_000, 500_300, 500_600]
     assert sources.bands == (Band(name="VH", unit="dB"),)
     assert (sources.dtype, sources.nodata, sources.pixel_bytes) == ("uint16", 7, 2)
-    assert set(sources.identities) == set(sources.paths)
+    assert [each["path"] for each in sources.identities] == list(sources.paths)
     with sources.open(2) as scene:
         assert scene.bands == sources.bands
         assert scene.grid == sources.grids[2]

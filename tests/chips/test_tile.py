@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -435,6 +436,40 @@ def test_a_scene_that_changed_is_other_work(pair, tmp_path):
     os.utime(pair["a"][0], ns=(1, 1))
     with pytest.raises(OutputError, match=r"a\..*sar\.tif\.files was"):
         tile(tmp_path / "chips", **pair)
+
+
+def test_a_scene_that_changes_while_it_is_cut_is_refused(pair, tmp_path):
+    steps = tile_scenes(plan_tiles(TileConfig(**WORDS | pair)), tmp_path / "chips")
+    next(steps)
+    os.utime(pair["b"][0], ns=(1, 1))
+    with pytest.raises(OutputError, match=r"time was .* is now 1\).*--overwrite"):
+        list(steps)
+    assert not (tmp_path / "chips" / "tile.json").exists()
+    tile(tmp_path / "chips", overwrite=True, **pair)
+
+
+def test_the_same_files_by_other_names_are_the_same_work(pair, tmp_path, monkeypatch):
+    folder = tmp_path / "chips"
+    steps = tile_scenes(plan_tiles(TileConfig(**WORDS | pair)), folder)
+    next(steps)
+    steps.close()
+    monkeypatch.chdir(tmp_path)
+    names = {domain: [f"./{Path(path).name}" for path in pair[domain]] for domain in "ab"}
+    tile(folder, **pair | names)
+    before = contents(folder)
+    tile(folder, **pair)
+    assert contents(folder) == before
+
+
+def test_the_same_scenes_in_another_order_are_other_work(make_raster, tmp_path):
+    """Their order numbers the chips, and says which scene lies on top."""
+    scenes = [
+        str(make_raster(f"{name}.tif", sar(64, 64), col=64 * place))
+        for place, name in enumerate("xy")
+    ]
+    tile(tmp_path / "chips", a=scenes, b=scenes)
+    with pytest.raises(OutputError, match=r"a\.1 .*x\.tif was .*--overwrite"):
+        tile(tmp_path / "chips", a=scenes[::-1], b=scenes)
 
 
 def test_starting_over_leaves_what_else_lies_in_the_folder(pair, tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from geotranslate.chips.file import read_chip
@@ -327,6 +328,30 @@ class TestRefusals:
     def test_a_raster_without_a_crs(self, make_raster):
         with pytest.raises(RasterError, match=r"no coordinate reference system.*--crs"):
             open_scene(make_raster("a.tif", pixels_of(), crs=None))
+
+    @pytest.mark.parametrize("crs", [None, "EPSG:4326"])
+    def test_a_raster_placed_by_a_camera_model_only(self, tmp_path, crs):
+        words = {"driver": "GTiff", "count": 1, "height": 3, "width": 4, "dtype": "uint8"}
+        model = RPC(
+            height_off=0.0,
+            height_scale=500.0,
+            lat_off=36.1,
+            lat_scale=0.1,
+            line_off=1.0,
+            line_scale=2.0,
+            long_off=15.0,
+            long_scale=0.1,
+            samp_off=2.0,
+            samp_scale=2.0,
+            line_num_coeff=[0.0, 0.0, -1.0, *[0.0] * 17],
+            line_den_coeff=[1.0, *[0.0] * 19],
+            samp_num_coeff=[0.0, 1.0, *[0.0] * 18],
+            samp_den_coeff=[1.0, *[0.0] * 19],
+        )
+        with rasterio.open(tmp_path / "a.tif", "w", **words, crs=crs, rpcs=model) as file:
+            file.write(np.ones((1, 3, 4), np.uint8))
+        with pytest.raises(RasterError, match=r"camera model only.*`gdalwarp -rpc -to RPC_DEM="):
+            open_scene(tmp_path / "a.tif")
 
     def test_a_raster_with_a_crs_that_lies_nowhere_in_it(self, tmp_path):
         words = {"driver": "GTiff", "count": 1, "height": 3, "width": 4, "dtype": "uint8"}

@@ -294,6 +294,38 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(make_chips, tmp_
     assert [update for update, _ in list_checkpoints(run)][:2] == [6, 3]
 
 
+@pytest.mark.parametrize(
+    ("fails_at", "mend"),
+    [
+        (2, r"memory of cpu\. Choose a smaller --batch, --crop or --width\.$"),
+        (4, r"did up to the checkpoint of update 2.*run the same command again.* --overwrite"),
+    ],
+)
+def test_memory_that_runs_out_is_said_with_what_helps_then(
+    make_chips, tmp_path, monkeypatch, fails_at, mend
+):
+    chips, run = make_chips(), tmp_path / "run"
+    original, calls = Pix2Pix.step, []
+
+    def failing(self, batch, draws):
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise torch.OutOfMemoryError
+        return original(self, batch, draws)
+
+    monkeypatch.setattr(Pix2Pix, "step", failing)
+    with pytest.raises(SettingError, match=mend):
+        finish(train(chips, run, config(checkpoint_every=2)))
+    # What is advised does help.
+    if fails_at == 2:
+        assert finish(train(chips, run, config(batch=2))).update == 4
+    else:
+        assert next(resume(run, device="cpu")).update == 3
+        with pytest.raises(OutputError, match="batch was 4 and is now 2"):
+            finish(train(chips, run, config(checkpoint_every=2, batch=2)))
+        assert finish(train(chips, run, config(batch=2), overwrite=True)).update == 4
+
+
 def test_a_rate_far_too_high_is_caught_before_a_bad_model_is_kept(make_chips, tmp_path):
     with pytest.raises(TrainingError, match=r"is no number|is nan|is inf"):
         finish(train(make_chips(), tmp_path / "run", config(updates=60, learning_rate=1e38)))

@@ -5,7 +5,7 @@ import pytest
 import rasterio
 import torch
 
-from geotranslate.choices import PREDICT_BLENDS
+from geotranslate.choices import PREDICT_BLENDS, SEAMS
 from geotranslate.cli.main import run
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.raster.domain import Band, Domain
@@ -31,8 +31,17 @@ QUICK = ["--device", "cpu", "--precision", "float32", "--size", "32"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     spec = GeneratorSpec(kind="resnet", width=4, blocks=1)
+    return save_model(tmp_path_factory.mktemp("run") / "model", spec)
+
+
+@pytest.fixture(scope="module")
+def instance_model(tmp_path_factory):
+    spec = GeneratorSpec(kind="resnet", width=4, blocks=1, norm="instance")
+    return save_model(tmp_path_factory.mktemp("instance") / "model", spec)
+
+
+def save_model(folder, spec):
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("run") / "model"
     save_bundle(
         folder,
         {"g_ab": build_generator(spec, 1, 1)},
@@ -115,9 +124,37 @@ def test_bounds_may_begin_with_a_minus(model, make_raster, tmp_path):
         assert dataset.bounds == (-450, -100, -250, 100)
 
 
-def test_the_help_names_every_blend(capsys):
+@pytest.mark.parametrize("choices", [PREDICT_BLENDS, SEAMS])
+def test_the_help_names_every_choice(capsys, choices):
     run(["predict", "--help"])
-    assert f"[{'|'.join(PREDICT_BLENDS)}]" in capsys.readouterr().out
+    assert f"[{'|'.join(choices)}]" in capsys.readouterr().out
+
+
+def test_statistics_are_written_once_and_serve_the_next_command(
+    instance_model, scene, tmp_path, capsys
+):
+    file = tmp_path / "statistics.json"
+    words = ["predict", str(instance_model), str(scene), "--statistics", str(file), *QUICK]
+    run([*words, "-o", str(tmp_path / "one.tif")])
+    before = file.read_bytes()
+    run([*words, "-o", str(tmp_path / "two.tif"), "--seams", "scene", "--blend", "hann"])
+    assert file.read_bytes() == before
+    assert json.loads(before)["scenes"] == [str(scene)]
+
+
+def test_the_check_for_seams_says_what_it_found(model, scene, tmp_path, capsys):
+    output = tmp_path / "out.tif"
+    words = ["predict", str(model), str(scene), "-o", str(output), "--check-seams", *QUICK]
+    run(words)
+    assert (
+        f"{output}: moving the windows by half a core changes pixels by" in capsys.readouterr().err
+    )
+    run([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)["seams"][str(output)]
+    assert found["mismatch"] < 1e-2
+    assert not found["visible"]
+    run([*words[:-1], "64", "--overwrite"])
+    assert "one window holds all of it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -131,6 +168,8 @@ def test_the_help_names_every_blend(capsys):
         (["--bands", "1,1"], 2, "Choose with --bands"),
         (["--bands", "HH"], 2, "Name one of them"),
         (["--blend", "mean"], 2, "crop"),
+        (["--seams", "scene"], 2, "Leave out --seams"),
+        (["--statistics", "file.json"], 2, "Leave out --statistics"),
         (["--decibel", "amplitude", "--device", "tpu"], 2, "Choose one of these, or auto"),
     ],
 )

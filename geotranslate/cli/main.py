@@ -7,16 +7,16 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from threading import Event
 
 import click
 
 from geotranslate import __version__
+from geotranslate.cli.interrupts import INTERRUPTED, STOPPED, answered_interrupts
 from geotranslate.errors import GeotranslateError
 
 # name of the command: module in geotranslate.cli that holds a command of that name.
 COMMANDS = ("tile", "train", "predict", "mosaic", "evaluate", "info", "demo")
-
-INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -53,30 +53,42 @@ def geotranslate() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit status: 0, 1 (failure) or 2 (wrong words)."""
+    """Run the command line; leaves with status 1 (failure), 2 (wrong words) or 130 (Ctrl-C)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    with answered_interrupts() as asked:
+        status = _carry_out(words, asked)
+    if status:
+        sys.exit(status)
+
+
+def _carry_out(words: Sequence[str], asked: Event) -> int:
+    """Do what the words say; gives the exit status and says what went wrong.
+
+    Whatever was interrupted has been closed when this returns.
+    """
+    debug = "--debug" in words
     try:
         geotranslate.main([word for word in words if word != "--debug"], standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _leave("Stopped. Run the same command again to go on from here.", INTERRUPTED)
+        sentence, status = STOPPED, INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
-        if isinstance(error, GeotranslateError):
-            _leave(f"Error: {error}", error.exit_status)
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        _leave(
-            f"Error: {said}. This is a fault of geotranslate, please report it"
-            f"{'.' if debug else '; --debug shows where it is.'}",
-            1,
-        )
-
-
-def _leave(sentence: str, status: int) -> None:
+        if asked.is_set():
+            # A library that was interrupted may say so in its own way.
+            sentence, status = STOPPED, INTERRUPTED
+        elif isinstance(error, GeotranslateError):
+            sentence, status = f"Error: {error}", error.exit_status
+        else:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            mend = "." if debug else "; --debug shows where it is."
+            sentence = f"Error: {said}. This is a fault of geotranslate, please report it{mend}"
+            status = 1
+    else:
+        return 0
     click.echo(sentence, err=True)
-    sys.exit(status)
+    return status

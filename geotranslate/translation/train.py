@@ -186,9 +186,10 @@ def _too_large(plan: Plan, run: Path) -> str:
         return f"{what}. Choose a smaller --batch, --crop or --width."
     return (
         f"{what}, though they did up to the checkpoint of update {found[0][0]}: most likely "
-        "another program takes its share. End that and run the same command again, or go on elsewhere with "
-        f"`geotranslate train --resume {run} --device ...`. A smaller --batch, --crop or --width "
-        "is another run: say --overwrite as well to start over, or choose another folder."
+        "another program takes its share. End that and run the same command again, or go on "
+        f"elsewhere with `geotranslate train --resume {run} --device ...`. A smaller --batch, "
+        "--crop or --width is another run: say --overwrite as well to start over, or choose "
+        "another folder."
     )
 
 

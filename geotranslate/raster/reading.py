@@ -79,7 +79,9 @@ def read_pixels(
     valid = np.ones(pixels.shape[1:], bool)
     # GDAL's own mask is the first it finds: with a mask it forgets nodata, with nodata alpha.
     alpha = _alpha(dataset)
-    if not alpha or MaskFlags.nodata not in dataset.mask_flag_enums[indexes[0] - 1]:
+    flags = dataset.mask_flag_enums
+    says = any(MaskFlags.all_valid not in flags[index - 1] for index in indexes)
+    if says and (not alpha or MaskFlags.nodata not in flags[indexes[0] - 1]):
         valid &= (dataset.read_masks(indexes, window=window) > 0).all(axis=0)
     for index in alpha:
         valid &= dataset.read(index, window=window) > 0

@@ -43,6 +43,7 @@ class GeoTiff:
         dtype: str,
         nodata: float | None = None,
         masked: bool | None = None,
+        passing: bool = False,
     ) -> None:
         """Start a file.
 
@@ -53,6 +54,8 @@ class GeoTiff:
             dtype: numpy's name of the type.
             nodata: value for "nothing here".
             masked: keep validity in an internal mask; by default where there is no nodata value.
+            passing: it is read by us alone, and once: packed in a quarter of the time, by a
+                method that not every program knows.
         """
         self.path = path
         self.masked = nodata is None if masked is None else masked
@@ -69,7 +72,7 @@ class GeoTiff:
                 count=len(bands),
                 dtype=dtype,
                 nodata=nodata,
-                **_layout(grid, dtype),
+                **_layout(grid, dtype, passing),
             )
             describe_bands(self._dataset, bands)
 
@@ -186,10 +189,13 @@ def check_readable(path: Path, grid: Grid | None = None) -> None:
         ) from error
 
 
-def _layout(grid: Grid, dtype: str) -> dict[str, Any]:
+def _layout(grid: Grid, dtype: str, passing: bool) -> dict[str, Any]:
     """Creation options: blocks where the raster is larger than one, cheap compression."""
+    codec = (
+        {"compress": "zstd", "zstd_level": 1} if passing else {"compress": "deflate", "zlevel": 1}
+    )
     predictor = 3 if np.issubdtype(np.dtype(dtype), np.floating) else 2
-    layout: dict[str, Any] = {"compress": "deflate", "zlevel": 1, "predictor": predictor}
+    layout: dict[str, Any] = codec | {"predictor": predictor}
     if min(grid.shape) > BLOCK // 2:
         layout |= {"tiled": True, "blockxsize": BLOCK // 2, "blockysize": BLOCK // 2}
     elif grid.width <= BLOCK:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from geotranslate.choices import MOSAIC_MATCHES, RESAMPLINGS, MosaicBlend, MosaicMatch, Resampling
 from geotranslate.errors import SettingError, reason
@@ -120,7 +119,7 @@ class MosaicSettings:
             return None
         try:
             return CRS.from_user_input(self.crs)
-        except CRSError as error:
+        except ValueError as error:  # CRSError, or what int() says of EPSG:x
             raise SettingError(
                 f"the coordinate reference system {self.crs!r} is unknown ({reason(error)}). "
                 "Give it as EPSG:32633, as WKT, or as PROJ's words."

@@ -110,7 +110,9 @@ def _write_strip(
 ) -> None:
     rows, cols = int(strip.height), plan.grid.width
     grid = plan.grid.window_grid(strip)
-    with GeoTiff(path, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata) as file:
+    with GeoTiff(
+        path, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata, passing=True
+    ) as file:
         for col in range(0, cols, BLOCK_COLS):
             if stop.is_set():
                 raise _StoppedError

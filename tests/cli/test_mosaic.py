@@ -35,7 +35,7 @@ def test_it_says_what_it_joined_and_then_that_there_is_nothing_to_do(tiles, tmp_
 
 
 @pytest.mark.parametrize(
-    ("blend", "value"), [("first", 0), ("last", 60), ("mean", 30), ("feather", 3)]
+    ("blend", "value"), [("first", 0), ("last", 60), ("mean", 30), ("median", 30), ("feather", 3)]
 )
 def test_the_blend_decides_about_overlaps(tiles, tmp_path, blend, value):
     output = tmp_path / f"{blend}.tif"
@@ -56,6 +56,7 @@ def test_one_line_of_json_on_demand(tiles, tmp_path, capsys):
         "output": str(output),
         "unchanged": False,
         "rasters": 3,
+        "resampled": 0,
         "width": 40,
         "height": 20,
     }
@@ -78,7 +79,20 @@ def test_a_settings_file_gives_way_to_flags(tiles, tmp_path):
     [
         (["missing.tif"], 2, "does not exist"),
         (["*.nothing"], 2, "Check the path"),
-        (["{tiles}", "--blend", "median"], 2, "'feather', 'first', 'last', 'mean'"),
+        (["{tiles}", "--blend", "average"], 2, "'feather', 'first', 'last', 'mean'"),
+        (["{tiles}", "--blend", "best"], 2, "Name it with --quality"),
+        (["{tiles}", "--blend", "best", "--quality", "9"], 2, "band '9' is not in"),
+        (["{tiles}", "--resolution", "wide"], 2, "Write one number, or width,height"),
+        (["{tiles}", "--resolution", "0"], 2, "Give width and height above 0"),
+        (["{tiles}", "--bounds", "1,2,3"], 2, "Write left,bottom,right,top"),
+        (["{tiles}", "--bounds", "1,2,3,4"], 2, "Give bounds as left,bottom,right,top"),
+        (["{tiles}", "--crs", "EPSG:nothing"], 2, "Give it as EPSG:32633"),
+        (["{tiles}", "--snap", "nothing.tif"], 2, "nothing.tif does not exist"),
+        (["{tiles}", "--aoi", "nothing.gpkg"], 2, "Give a file of polygons"),
+        (["{tiles}", "--cutline", "nothing.gpkg"], 2, "Give a file of polygons"),
+        (["{tiles}", "--match", "gain"], 2, "--match histogram"),
+        (["{tiles}", "--anchor", "0.tif"], 2, "Add --match gain"),
+        (["{tiles}", "--virtual"], 2, "Name it"),
         ([], 2, "Missing argument"),
         (["{tiles}", "-o", "{tiles}/0.tif", "--overwrite", "{tiles}/0.tif"], 2, "another output"),
         (["{tiles}/0.tif", "-o", "{tiles}/1.tif"], 2, "--overwrite to replace it"),
@@ -103,3 +117,48 @@ def test_a_raster_that_does_not_fit_is_named(tiles, tmp_path, make_raster, capsy
     status, told = refused(["mosaic", tiles, "-o", tmp_path / "out.tif"], capsys)
     assert status == 2
     assert "odd.tif has other bands" in told
+
+
+def test_it_says_what_was_resampled(tiles, tmp_path, make_raster, capsys):
+    make_raster("tiles/utm34.tif", np.ones((1, 20, 20), np.uint8), crs="EPSG:32634")
+    words = ["--crs", "EPSG:32633", "--resolution", "20", "--resampling", "cubic"]
+    run(["mosaic", str(tiles), "-o", str(tmp_path / "out.tif"), *words])
+    told = capsys.readouterr().out
+    assert told.endswith("; 4 of them resampled (cubic) onto EPSG:32633 with pixels of 20.\n")
+
+
+def test_a_dry_run_says_the_grid_and_draws_footprints_only(tiles, tmp_path, capsys):
+    output = tmp_path / "map.tif"
+    words = ["mosaic", str(tiles), "-o", str(output), "--dry-run"]
+    for _ in range(2):
+        run(words)
+        told = capsys.readouterr().out
+        assert "would hold 3 rasters, 40 x 20 px of 1 uint8 band, 0.0 MB" in told
+        assert "EPSG:32633 with pixels of 10, bounds 500000,3999800,500400,4000000" in told
+    run([*words, "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["bytes"] == 800
+    assert record["resolution"] == [10, 10]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.footprints.gpkg", "tiles"]
+
+
+def test_a_virtual_mosaic_on_demand(tiles, tmp_path, capsys):
+    output = tmp_path / "all.vrt"
+    words = ["mosaic", str(tiles), "-o", str(output), "--blend", "last", "--virtual"]
+    run(words)
+    assert capsys.readouterr().out.startswith(f"Joined 3 rasters into {output}, 40 x 20 px")
+    with rasterio.open(output) as file:
+        assert file.read(1)[7].tolist() == [0] * 10 + [60] * 10 + [120] * 20
+    run(words)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_settings_of_all_kinds_come_from_a_file(tiles, tmp_path):
+    config = tmp_path / "mosaic.toml"
+    config.write_text(
+        "resolution = [20, 10]\nbounds = [500000, 3999800, 500200, 4000000]\nsnap = 'first'\n"
+    )
+    run(["mosaic", str(tiles), "-o", str(tmp_path / "out.tif"), "--config", str(config)])
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.res == (20, 10)
+        assert file.shape == (20, 10)

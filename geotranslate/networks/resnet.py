@@ -9,7 +9,7 @@ from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context, Contextual
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
 from geotranslate.networks.layers import in_float32, initialize_generator
-from geotranslate.networks.norms import CENTRED, NORMS
+from geotranslate.networks.norms import CENTRED, NORMS, ChannelNorm
 
 
 class ResidualBlock(Contextual):
@@ -35,14 +35,20 @@ class ResidualBlock(Contextual):
 
     @torch.no_grad()
     def begin_without_change(self, blocks: int) -> None:
-        """Give a block without norms the first weights that make a row of ``blocks`` learn.
+        """Let a block that is one of ``blocks`` in a row begin by giving what it is given.
 
-        The last convolution is 0, the one before is scaled (Fixup, Zhang et al. 2019, section 3,
-        for two layers a block): the spread of the values then does not grow from block to block.
+        Where no norm with statistics of many pixels holds the values together, the changes of a
+        row of random blocks would drown what came in. With channel norm the last scale is 0 (Goyal
+        et al. 2017, section 5.1). Without norms the last convolution is 0 and the first one is
+        scaled (Fixup, Zhang et al. 2019, section 3, for two layers a block).
         """
-        first, last = (each for each in self.change.layers if isinstance(each, nn.Conv2d))
+        last = self.change.layers[-1]
+        if isinstance(last, ChannelNorm):
+            last.weight.zero_()
+            return
+        first, second = (each for each in self.change.layers if isinstance(each, nn.Conv2d))
         first.weight.div_(math.sqrt(blocks))
-        last.weight.zero_()
+        second.weight.zero_()
 
 
 class ResnetGenerator(nn.Module):
@@ -91,7 +97,7 @@ class ResnetGenerator(nn.Module):
             nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()
         )
         initialize_generator(self, self.head, norm)
-        if norm == "none":
+        if norm in ("channel", "none"):
             for layer in self.body.layers:
                 if isinstance(layer, ResidualBlock):
                     layer.begin_without_change(blocks)

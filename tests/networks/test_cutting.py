@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from geotranslate.choices import Norm
 from geotranslate.networks.build import Generator
 from geotranslate.networks.context import Context
-from geotranslate.networks.norms import BatchNorm
+from geotranslate.networks.norms import BatchNorm, ChannelNorm
 from geotranslate.networks.resnet import ResnetGenerator
 from geotranslate.networks.scene_statistics import (
     StatisticsGrid,
@@ -54,6 +54,8 @@ def lively(network: Generator, seed: int) -> Generator:
         elif isinstance(module, BatchNorm):
             nn.init.normal_(module.running_mean, 0.0, 0.2, draw)
             nn.init.uniform_(module.running_var, 0.5, 2.0, draw)
+        elif isinstance(module, ChannelNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5, draw)
     return network.eval().requires_grad_(False)
 
 

@@ -94,7 +94,9 @@ def _edges(
     help="File of the statistics of --seams scene: read if it is there, so that scenes match; "
     "else measured over all SCENEs and written.",
 )
-@click.option("--batch", type=int, help="Windows translated at once.  [default: a megapixel]")
+@click.option(
+    "--batch", type=int, help="Windows translated at once.  [default: 1 on a CPU, else a megapixel]"
+)
 @device_option
 @precision_option
 @click.option(

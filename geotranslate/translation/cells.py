@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geotranslate.networks.scene_statistics import StatisticsGrid, measure_cells
 from geotranslate.raster.output import write_bytes
 from geotranslate.raster.scene import Scene
-from geotranslate.translation.engine import Engine
+from geotranslate.translation.engine import Engine, good_batch
 from geotranslate.translation.precision import computing
 from geotranslate.translation.scene_plan import ScenePlan
 
@@ -22,9 +22,6 @@ LEAST_CELL = 256
 
 MOST_CELLS = 4096
 """Of a grid, which is held in memory: 170 MB for a ResNet of 9 blocks and width 64."""
-
-BATCH_PIXELS = 1024 * 1024
-"""Of cells measured at once; fixed, since even rounding must not depend on a user's batch."""
 
 
 def cell_size(shape: tuple[int, int]) -> int:
@@ -82,7 +79,8 @@ def _measure_row(scene: Scene, row: int, engine: Engine, generator: nn.Module) -
     """A grid of one row of cells; cells beyond the scene's rim are mirrored there."""
     size = cell_size(scene.grid.shape)
     cells = StatisticsGrid(generator, (size, scene.grid.width), size)
-    batch = max(BATCH_PIXELS // size**2, 1)
+    # Never the user's batch, on which not even rounding may depend.
+    batch = good_batch(size, engine.device)
     for first in range(0, cells.shape[1], batch):
         cols = range(first, min(first + batch, cells.shape[1]))
         chips = {

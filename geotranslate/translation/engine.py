@@ -19,7 +19,19 @@ from geotranslate.translation.precision import Arithmetic, computing
 ROUNDED_BYTES = 2
 """Integers of at most so many bytes are rounded on the device: there are fewer bytes to carry."""
 
+BATCH_PIXELS = 1024 * 1024
+"""What the cores of one batch hold on a GPU, which needs as many to be busy."""
+
 Place = tuple[slice, slice]
+
+
+def good_batch(size: int, device: torch.device) -> int:
+    """Windows with cores of ``size`` px that go fastest together.
+
+    On a CPU that is one: 16 of 256 px took 1.7 times as long at once as one by one, since their
+    layers fit into no cache (ResNet of 6 blocks, width 32, bf16).
+    """
+    return 1 if device.type == "cpu" else max(1, BATCH_PIXELS // size**2)
 
 
 class Engine:

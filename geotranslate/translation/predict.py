@@ -27,6 +27,7 @@ from geotranslate.raster.scene import expand_paths
 from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import BLOCK, write_cog
 from geotranslate.translation.bundle import Direction, load_bundle
+from geotranslate.translation.engine import good_batch
 from geotranslate.translation.network import Network
 from geotranslate.translation.pipeline import translate_rows
 from geotranslate.translation.precision import choose_arithmetic, choose_device
@@ -43,9 +44,6 @@ from geotranslate.translation.seam_check import SeamCheck, check_sample
 from geotranslate.translation.seams import choose_seams, read_statistics, write_statistics
 
 logger = logging.getLogger(__name__)
-
-BATCH_PIXELS = 1024 * 1024
-"""What the cores of one batch hold, where the user names no batch."""
 
 TRUSTED_MARGIN = 128
 """The most that is read around cores that are blended: nearer to its rim than this a deep U-Net is
@@ -122,7 +120,8 @@ def predict_scenes(
             of the scene (``scene``, the default) or a grid over it (``dense``).
         statistics: file of the statistics of ``scene``: read if it is there; else measured over
             all scenes at once, and written.
-        batch: windows translated at once; by default so many that their cores are a megapixel.
+        batch: windows translated at once; by default one on a CPU, else so many that their cores
+            are a megapixel.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: arithmetic of the convolutions; ``auto`` is bf16 where the hardware has it.
         bands: numbers or names in the model's order; by default by name, else in their order.
@@ -151,6 +150,7 @@ def predict_scenes(
         raise SettingError(
             f"blend {blend!r} is unknown. Choose one of {', '.join(PREDICT_BLENDS)}."
         )
+    _check_batch(batch)
     if nodata is not None and math.isnan(nodata):
         nodata = None  # NaN is invalid anyway
     paths = expand_paths(scenes)
@@ -195,7 +195,7 @@ def predict_scenes(
         network, plans = _with_statistics(network, plans, Path(statistics))
     for plan in plans:
         check_output(plan.output, plan.record, overwrite=overwrite)
-    work = Work(network, _batch(batch, lattice.size), overwrite, check_seams)
+    work = Work(network, batch or good_batch(lattice.size, place), overwrite, check_seams)
     return _carry_out(plans, work)
 
 
@@ -312,20 +312,20 @@ def _write_rows(
 
 def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Source]) -> None:
     """Make one file of the rows, in a thread, so that Ctrl-C is answered meanwhile."""
+    write = partial(
+        write_cog,
+        job.output,
+        sources,
+        plan.grid,
+        bands=target.bands,
+        dtype=target.dtype,
+        nodata=target.nodata,
+        tags=record_tags(job.record),
+        scratch=job.parts,
+    )
     with ThreadPoolExecutor(max_workers=1) as thread:
-        joined = thread.submit(
-            write_cog,
-            job.output,
-            sources,
-            plan.grid,
-            bands=target.bands,
-            dtype=target.dtype,
-            nodata=target.nodata,
-            tags=record_tags(job.record),
-            scratch=job.parts,
-        )
         try:
-            joined.result()
+            thread.submit(write).result()
         except KeyboardInterrupt:
             logger.warning("%s is nearly there: it is finished before this stops.", job.output)
             raise
@@ -339,12 +339,8 @@ def _check(plan: ScenePlan, work: Work, job: FileJob) -> SeamCheck | None:
         return check_sample(plan, job.output, engine, Path(folder), work.batch)
 
 
-def _batch(batch: int | None, size: int) -> int:
-    """The batch asked for, or one of about a megapixel."""
-    if batch is None:
-        return max(1, BATCH_PIXELS // size**2)
-    if batch < 1:
+def _check_batch(batch: int | None) -> None:
+    if batch is not None and batch < 1:
         raise SettingError(
             f"batch is {batch}, so no window would ever be translated. Choose a batch from 1."
         )
-    return batch

@@ -9,7 +9,7 @@ from geotranslate.networks.context import PLAIN
 from geotranslate.raster.domain import Band, Domain, to_dtype
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.scene import Chip
-from geotranslate.translation.engine import Engine
+from geotranslate.translation.engine import Engine, good_batch
 from tests.conftest import NORTH_UP
 
 CPU = torch.device("cpu")
@@ -110,3 +110,11 @@ def test_bf16_is_near_float32_and_not_the_same():
         for arithmetic in ("float32", "bf16")
     ]
     assert 0 < np.abs(results[0] - results[1]).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "batch"),
+    [("cpu", 256, 1), ("cuda", 256, 16), ("cuda", 1024, 1), ("cuda", 2048, 1)],
+)
+def test_a_batch_is_one_window_on_a_cpu_and_a_megapixel_elsewhere(device, size, batch):
+    assert good_batch(size, torch.device(device)) == batch

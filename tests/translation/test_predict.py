@@ -766,6 +766,29 @@ def test_ctrl_c_ends_within_a_window_and_what_is_finished_stays(sar_scene, serve
     assert threading.active_count() == 1
 
 
+def test_ctrl_c_while_rows_are_joined_is_answered_and_the_output_finished(
+    bundle, sar_scene, tmp_path, monkeypatch, caplog
+):
+    join = predict.write_cog
+
+    def join_slowly(*args, **words):
+        time.sleep(0.2)
+        signal.raise_signal(signal.SIGINT)  # which the main thread gets, whoever raises it
+        time.sleep(0.3)
+        join(*args, **words)
+
+    monkeypatch.setattr(predict, "write_cog", join_slowly)
+    output = tmp_path / "out.tif"
+    with pytest.raises(KeyboardInterrupt):
+        translate(bundle, sar_scene, output)
+    assert "it is finished before this stops" in caplog.text
+    monkeypatch.undo()
+    words = {"device": "cpu", "precision": "float32", "size": 64}
+    states = [step.state for step in predict_scenes(bundle, [sar_scene], output, **words)]
+    assert states[-1] == "unchanged"
+    assert not (tmp_path / "out.tif.parts").exists()
+
+
 # ------------------------------------------------------------------------------- what is refused
 
 

@@ -26,7 +26,8 @@ class GeneratorSpec(BaseModel, frozen=True, extra="forbid"):
     """Halvings of a unet; image sides must be multiples of 2**depth."""
 
     norm: Norm = "batch"
-    """``batch`` keeps the level of the data; ``instance``, the papers', makes each window alone."""
+    """``batch`` and, for small batches, ``renorm`` have statistics of the data set, ``channel`` of
+    each pixel alone; ``instance``, the papers', of each window."""
 
     upsample: Upsample = "transposed"
     """``transposed`` convolution, or ``resize``: repeat each pixel, then an ordinary one."""

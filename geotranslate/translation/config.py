@@ -79,8 +79,9 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Halvings of a unet: sides must be multiples of 2**depth."""
 
     norm: Norm = _by_model(NORM_OF_MODEL)
-    """In the generator: batch keeps the level of the data, instance is the papers'; unset, batch
-    for pix2pix and instance for cyclegan."""
+    """In the generator: batch keeps the level of the data, renorm does so from batches of 1 to 4,
+    channel looks at one pixel alone, none at nothing, instance, the papers', at one window; unset,
+    batch for pix2pix and instance for cyclegan."""
 
     upsample: Upsample = "transposed"
     """How a generator doubles: transposed convolution, or resize and convolve."""

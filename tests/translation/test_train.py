@@ -120,6 +120,7 @@ def test_a_killed_run_that_goes_on_ends_like_one_that_never_stopped(make_chips, 
         | {"model": model, "updates": 40, "checkpoint_every": 10, "precision": precision[model]}
         for model in KIND
     }
+    settings["pix2pix"]["norm"] = "renorm"  # what it does depends on the updates done
     runs = [
         (settings[model], str(chips[model]), str(tmp_path / f"{model} killed")) for model in KIND
     ]
@@ -391,7 +392,8 @@ def picture_width(run):
         {"generator": "unet", "depth": 5, "norm": "instance", "upsample": "resize"},
         {"norm": "none", "discriminator_norm": "instance", "gan_loss": "bce", "average_over": 0},
         {"model": "cyclegan", "norm": "batch", "batch": 2, "identity_bands": "1=1"},
-        {"model": "cyclegan", "image_pool": 1},
+        {"model": "cyclegan", "norm": "channel", "image_pool": 1},
+        {"model": "cyclegan", "norm": "renorm"},
         {"precision": "bf16"},
     ],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from geotranslate.raster.area import Area
 
 STRIP_ROWS = BLOCK
+
+# Threads that look at scenes, or write strips; each holds a block in memory.
+MOST_THREADS = 4
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -312,15 +317,17 @@ def _asked_bands(path: str, settings: MosaicSettings) -> tuple[int | str, ...] |
 
 def _look_at(paths: Sequence[str], asked: tuple[int | str, ...] | None) -> list[_Look]:
     """The heads of all files, which are checked to be of one kind."""
-    looks = []
-    with open_scene(paths[0], bands=asked) as first:
-        for path in paths:
-            with open_scene(path, bands=asked) as scene:
-                check_same_kind(first, scene)
-                looks.append(
-                    _Look(path, scene.grid, scene.validity, scene.nodata, scene.identity())
-                )
-    return looks
+
+    def look_at(path: str) -> _Look:
+        with open_scene(path, bands=asked) as scene:
+            check_same_kind(first, scene)
+            return _Look(path, scene.grid, scene.validity, scene.nodata, scene.identity())
+
+    with (
+        open_scene(paths[0], bands=asked) as first,
+        ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads,
+    ):
+        return list(threads.map(look_at, paths))
 
 
 def _read_cutlines(path: str | Path | None, looks: Sequence[_Look]) -> Mapping[str, Area]:
@@ -350,8 +357,9 @@ def _piece(look: _Look, grid: Grid, cutline: Area | None) -> Piece:
 
 
 def _check_anchor(anchor: str | None, pieces: Sequence[Piece]) -> None:
-    names = {name for piece in pieces for name in names_of(piece.path)}
-    if anchor is not None and anchor not in names:
+    if anchor is None:
+        return
+    if not any(anchor in names_of(piece.path) for piece in pieces):
         raise SettingError(
             f"the anchor {anchor} is none of the rasters to be joined, such as {pieces[0].path}, "
             "so nothing would hold the others. Name one of them by its path or file name."

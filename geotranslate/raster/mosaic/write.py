@@ -21,7 +21,7 @@ from geotranslate.raster.edges import Extent
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.layers import Layers, moved
 from geotranslate.raster.mosaic.match import match_scenes
-from geotranslate.raster.mosaic.plan import MosaicPlan, check_geotiff
+from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, check_geotiff
 from geotranslate.raster.output import FileJob, file_job, record_tags
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source, build_vrt
@@ -32,8 +32,6 @@ BLOCK_COLS = 2 * BLOCK
 
 # What the values of a block that lie on each other may take before it is worked on in parts.
 STACK_BYTES = 1 << 27
-
-MOST_THREADS = 4
 
 
 def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> Iterator[int]:

@@ -219,12 +219,17 @@ class StatisticsGrid:
             self.positions[name][row, col] = statistics.positions[name]
 
     def fill(self) -> None:
-        """Give cells with too few valid positions the statistics of the nearest with enough.
+        """Give cells with few valid positions the statistics of the nearest cell with enough.
+
+        Enough is a tenth of what the fullest cell has: a handful of pixels at the rim of the data
+        may happen to be equal, and would then be blown up, here and half a cell around.
 
         Raises:
-            SettingError: there is none with enough.
+            SettingError: no cell has any.
         """
-        enough = torch.stack(list(self.positions.values())).amin(0) >= ENOUGH
+        enough = torch.stack(
+            [each >= max(float(each.max()) / 10, ENOUGH) for each in self.positions.values()]
+        ).all(0)
         if not enough.any():
             raise SettingError(
                 "no cell holds valid pixels to take the scene's statistics from, and without them "

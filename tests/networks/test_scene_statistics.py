@@ -262,6 +262,19 @@ def test_cells_without_data_take_the_statistics_of_the_nearest() -> None:
     ).all()
 
 
+def test_cells_with_a_handful_of_valid_pixels_are_not_trusted() -> None:
+    network, (images, _) = generator(), windows(1)
+    rim = torch.zeros(1, 1, 64, 64)
+    rim[..., :4, :4] = 1
+    cells = [measure_cells(network, images * valid, valid)[0] for valid in (rim, rim * 0 + 1)]
+    grid = StatisticsGrid(network, (64, 128), 64)
+    for col, cell in enumerate(cells):
+        grid.put(0, col, cell)
+    grid.fill()
+    for name, (_, variance) in cells[1].layers.items():
+        assert torch.equal(grid.variance[name][0, 0], variance)
+
+
 def test_a_grid_without_data_is_refused_with_the_mend() -> None:
     with pytest.raises(SettingError, match="Choose a scene that holds data"):
         StatisticsGrid(generator(), (64, 64), 32).fill()

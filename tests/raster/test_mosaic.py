@@ -12,6 +12,7 @@ from rio_cogeo import cog_validate
 
 from geotranslate.errors import (
     BandError,
+    OutputError,
     RasterError,
     SettingError,
     TakenError,
@@ -484,6 +485,15 @@ class TestRunningAgain:
         with pytest.raises(TakenError, match=named):
             join([tmp_path / "tiles"], output, blend=blend)
         assert join([tmp_path / "tiles"], output, blend=blend, overwrite=True) == [1, 2]
+
+    def test_an_input_that_changes_meanwhile_is_refused(self, make_raster, tmp_path):
+        path = make_raster("a.tif", np.ones((1, 110, 4), np.uint8))
+        steps = mosaic_rasters([path], tmp_path / "out.tif")
+        next(steps)
+        os.utime(path, (1, 1))
+        with pytest.raises(OutputError, match=r"a\.tif was changed while"):
+            list(steps)
+        assert not (tmp_path / "out.tif").exists()
 
     def test_another_order_is_other_work_only_where_it_matters(self, make_raster, tmp_path):
         a, b = (make_raster(name, np.ones((1, 4, 4), np.uint8)) for name in ("a.tif", "b.tif"))

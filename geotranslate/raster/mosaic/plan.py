@@ -112,6 +112,7 @@ class MosaicPlan:
         dtype: numpy's name of the type.
         nodata: what all scenes use for "nothing here"; None where they do not agree, and the
             mosaic gets an internal mask.
+        files: name, size in bytes and time in ns of each file that is read.
         record: what must be the same to go on with this work, as JSON values.
     """
 
@@ -123,6 +124,7 @@ class MosaicPlan:
     asked_bands: tuple[int | str, ...] | None
     dtype: str
     nodata: float | None
+    files: tuple[tuple[Any, ...], ...]
     record: dict[str, Any]
 
     @property
@@ -252,6 +254,7 @@ def plan_mosaic(
         asked_bands=asked,
         dtype=dtype,
         nodata=pieces[0].nodata if alike else None,
+        files=tuple(tuple(file) for index in chosen for file in looks[index].identity["files"]),
         record={
             "command": "mosaic",
             "blend": settings.blend,

@@ -201,6 +201,7 @@ def _join(plan: MosaicPlan, job: FileJob, sources: Sequence[Source]) -> None:
             dtype=plan.dtype,
             nodata=plan.nodata,
             tags=record_tags(job.record),
+            inputs=plan.files,
             scratch=job.parts,
         )
     except OutputError:

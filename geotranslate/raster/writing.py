@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from geotranslate.errors import OutputError, reason
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import explained, settle
+from geotranslate.raster.output import check_unchanged, explained, settle
 from geotranslate.raster.reading import bounded_cache
 from geotranslate.raster.vrt import Source, build_vrt
 
@@ -114,6 +114,7 @@ def write_cog(
     dtype: str,
     nodata: float | None = None,
     tags: Mapping[str, str] | None = None,
+    inputs: Iterable[Sequence[Any]] = (),
     scratch: Path,
 ) -> None:
     """Join finished files into a cloud-optimized GeoTIFF with overviews.
@@ -129,10 +130,12 @@ def write_cog(
         dtype: numpy's name of the type.
         nodata: value for "nothing here"; without one the result has an internal mask.
         tags: metadata of the result.
+        inputs: name, size in bytes and time in ns of each file that all of it was made of.
         scratch: folder for the virtual raster and the unfinished copy, on the same disk.
 
     Raises:
-        OutputError: the disk is full, or what was written cannot be read back.
+        OutputError: the disk is full, what was written cannot be read back, or an input was
+            changed meanwhile.
     """
     vrt = scratch / "joined.vrt"
     part = scratch / "joined.tif"
@@ -152,6 +155,7 @@ def write_cog(
                 NUM_THREADS="ALL_CPUS",
             )
         check_readable(part, grid)
+        check_unchanged(output, inputs)
         settle(part, output)
 
 

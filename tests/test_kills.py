@@ -1,0 +1,428 @@
+"""Commands as real processes that are killed, stopped or disturbed: what becomes of their work."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.conftest import NORTH_UP
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has other signals")
+
+GEOTRANSLATE = "-m", "geotranslate"
+PATIENCE = 120.0
+
+TINY = ("--width", "4", "--blocks", "1", "--discriminator-width", "4", "--crop", "24")
+ON_CPU = ("--device", "cpu", "--precision", "float32")
+UPDATES = ("--updates", "40", "--checkpoint-every", "5", "--samples-every", "8")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command that writes something.
+
+    Attributes:
+        words: of the command, but for the output; inputs lie in the folder it is run in.
+        output: the file or folder to be, below a folder of its own.
+        first: pattern of what is finished first.
+        points: of being killed, in the order in which work comes to them.
+    """
+
+    words: tuple[str, ...]
+    output: str
+    first: str
+    points: tuple[str, ...]
+
+
+ROWS = ("after rows_* 1", "after rows_* 1", "half joined.tif 1", "before out.tif 1")
+PREDICT = ("scene.tif", "--size", "64", *ON_CPU)
+
+WORKS = {
+    "predict": Work(("predict", "batch", *PREDICT), "out.tif", "out.tif.parts/rows_*.tif", ROWS),
+    "dense": Work(
+        ("predict", "instance", *PREDICT, "--seams", "dense", "--blend", "hann"),
+        "out.tif",
+        "out.tif.parts/rows_*.tif",
+        ROWS,
+    ),
+    "mosaic": Work(("mosaic", "tiles"), "out.tif", "out.tif.parts/rows_*.tif", ROWS),
+    "tile": Work(
+        ("tile", "--a", "scene.tif", "--b", "optical.tif", "--size", "24", "--stride", "24"),
+        "chips",
+        "chips/images/*.tif",
+        (
+            *("after 000000003.tif 1", "before 000000020.tif 2"),
+            *("before chips.gpkg 1", "before tile.json 1", "after tile.json 1"),
+        ),
+    ),
+    "train": Work(
+        ("train", "chips", *TINY, *ON_CPU, *UPDATES),
+        "run",
+        "run/checkpoints/*.pt",
+        (
+            *("after *.safetensors 1", "before model.json 1", "before 000000005.pt 1"),
+            *("after 000000005.pt 1", "before 000000020.pt 1", "after 000000040.pt 1"),
+        ),
+    ),
+}
+
+# The command, which waits at the moment before or after a file gets its name for the n-th time,
+# or when half of what GDAL copies is there; at a line from outside it goes on.
+WAITING = """
+import os, sys
+from fnmatch import fnmatch
+from pathlib import Path
+import rasterio.shutil
+from geotranslate.cli.main import run
+
+moment, pattern, count = sys.argv[1].split()
+left = int(count)
+replace, copy = Path.replace, rasterio.shutil.copy
+
+def wait_if(now, name):
+    global left
+    if now == moment and fnmatch(Path(name).name, pattern):
+        left -= 1
+        if left == 0:
+            print("there", flush=True)
+            sys.stdin.readline()
+
+def replace_slowly(self, target):
+    wait_if("before", target)
+    replaced = replace(self, target)
+    wait_if("after", target)
+    return replaced
+
+def copy_slowly(source, target, **words):
+    copy(source, target, **words)
+    whole = Path(target).read_bytes()
+    Path(target).write_bytes(whole[: len(whole) // 2])
+    wait_if("half", target)
+    Path(target).write_bytes(whole)
+
+Path.replace, rasterio.shutil.copy = replace_slowly, copy_slowly
+run(sys.argv[2:])
+"""
+
+
+def write_raster(path, pixels, **words):
+    count, height, width = pixels.shape
+    words |= {"driver": "GTiff", "crs": "EPSG:32633", "dtype": pixels.dtype.name}
+    words = {"transform": NORTH_UP} | words
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", count=count, height=height, width=width, **words) as file:
+        file.write(pixels)
+
+
+def write_model(folder, norm):
+    """A bundle of random weights, from 2 bands of float32 to 3 of uint8."""
+    import torch
+
+    from geotranslate.networks.build import GeneratorSpec, build_generator
+    from geotranslate.raster.domain import Band, Domain
+    from geotranslate.translation.bundle import save_bundle
+
+    def domain(count, dtype, low, high):
+        bands = tuple(Band(name=f"band {number}") for number in range(count))
+        words = {"low": (low,) * count, "high": (high,) * count, "resolution_m": (10.0, 10.0)}
+        return Domain(bands=bands, dtype=dtype, **words)
+
+    spec = GeneratorSpec(kind="resnet", width=4, blocks=1, norm=norm)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = build_generator(spec, 2, 3)
+    save_bundle(
+        folder,
+        {"g_ab": generator},
+        model="pix2pix",
+        updates=1,
+        generator=spec,
+        domain_a=domain(2, "float32", -25.0, 0.0),
+        domain_b=domain(3, "uint8", 0.0, 255.0),
+        chip_size=32,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of inputs, in which commands are run."""
+    folder = tmp_path_factory.mktemp("inputs")
+    numbers = np.random.default_rng(0)
+    pixels = numbers.uniform(-24, -1, (2, 300, 80)).astype("float32")
+    pixels[:, :40, :30] = -999
+    write_raster(folder / "scene.tif", pixels, nodata=-999)
+    optical = numbers.integers(1, 255, (3, 300, 80), dtype=np.uint8)
+    write_raster(folder / "optical.tif", optical)
+    for shift in (0, 300):
+        pixels_of_tile = numbers.integers(1, 255, (1, 1700, 900), dtype=np.uint8)
+        moved = NORTH_UP @ NORTH_UP.translation(shift, shift)
+        write_raster(folder / "tiles" / f"{shift}.tif", pixels_of_tile, transform=moved)
+    for number in range(6):
+        for name, source in (("images", pixels[:, 50:74]), ("images2", optical[:, 50:74])):
+            chip = source[..., 8 * number : 8 * number + 24]
+            write_raster(folder / "chips" / name / f"{number:09d}.tif", chip)
+    return folder
+
+
+class Running:
+    """A command on its way, as a process of its own."""
+
+    def __init__(self, place, *words):
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, words)],
+            cwd=place,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell's background jobs ignore Ctrl-C, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def reach(self, condition):
+        """Wait until something is so, or the process has ended before; gives which."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        return True
+
+    def wait_there(self):
+        """Wait until it waits."""
+        said = self.process.stdout.readline()
+        assert said == "there\n", said + self.process.stderr.read()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self):
+        """Exit status and what was said, once it is done; a process that waits goes on."""
+        out, err = self.process.communicate("\n", timeout=PATIENCE)
+        return self.process.returncode, out + err
+
+
+def command(place, work, folder):
+    """Run a command to its end."""
+    with Running(place, *GEOTRANSLATE, *work.words, "-o", folder / work.output) as running:
+        return running.finish()
+
+
+def waiting(place, work, folder, point):
+    """A command that waits at a point."""
+    return Running(place, "-c", WAITING, point, *work.words, "-o", folder / work.output)
+
+
+def contents(folder):
+    """What a folder holds, but for the clock: names of folders, bytes of files by their names."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        found[name] = path.read_bytes() if path.is_file() else b"a folder"
+        if path.name == "log.csv":
+            with path.open(newline="") as file:
+                found[name] = [[*row[:1], *row[2:]] for row in csv.reader(file)]
+        if path.suffix == ".pt":  # tests of training look into it
+            found[name] = b"a checkpoint"
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place, tmp_path_factory):
+    """What a command makes when nothing happens, and how long it takes from the first part on."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            work, folder = WORKS[name], tmp_path_factory.mktemp("undisturbed")
+            if work.words[0] == "predict":
+                write_model(place / work.words[1], work.words[1])
+            words = (*GEOTRANSLATE, *work.words, "-o", folder / work.output)
+            with Running(place, *words) as running:
+                assert running.reach(lambda: any(folder.glob(work.first)))
+                begun = time.monotonic()
+                status, said = running.finish()
+            assert status == 0, said
+            made[name] = contents(folder), time.monotonic() - begun
+        return made[name]
+
+    return make
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["mosaic", *(pytest.param(name, marks=slow) for name in WORKS if name != "mosaic")]
+)
+def test_killed_at_one_point_after_the_other_it_ends_with_the_same_bytes(
+    place, undisturbed, tmp_path, name
+):
+    work, (expected, _) = WORKS[name], undisturbed(name)
+    for point in work.points:
+        with waiting(place, work, tmp_path, point) as running:
+            running.wait_there()
+            running.kill()
+        assert contents(tmp_path) != expected
+    status, said = command(place, work, tmp_path)
+    assert status == 0, said
+    assert contents(tmp_path) == expected
+
+
+RANDOM = [
+    *(("predict", 0), ("mosaic", 0), ("tile", 0)),
+    *(
+        pytest.param(name, number, marks=slow)
+        for name, count in {"predict": 9, "dense": 8, "mosaic": 10, "tile": 10, "train": 6}.items()
+        for number in range(1, count)
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "number"), RANDOM)
+def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(
+    place, undisturbed, tmp_path, name, number
+):
+    work, (expected, seconds) = WORKS[name], undisturbed(name)
+    with Running(place, *GEOTRANSLATE, *work.words, "-o", tmp_path / work.output) as running:
+        assert running.reach(lambda: any(tmp_path.glob(work.first)))
+        time.sleep(random.Random(f"{name} {number}").uniform(0, seconds))
+        running.kill()
+    status, said = command(place, work, tmp_path)
+    assert status == 0, said
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["mosaic", *(pytest.param(name, marks=slow) for name in ("predict", "tile", "train"))]
+)
+def test_of_two_processes_the_second_refuses_and_the_first_is_not_disturbed(
+    place, undisturbed, tmp_path, name
+):
+    work, (expected, _) = WORKS[name], undisturbed(name)
+    with waiting(place, work, tmp_path, work.points[0]) as first:
+        first.wait_there()
+        status, said = command(place, work, tmp_path)
+        assert status == 1
+        assert "is being written by another process" in said
+        assert said.count("\n") == 1
+        status, said = first.finish()
+    assert status == 0, said
+    assert contents(tmp_path) == expected
+
+
+@pytest.fixture
+def restored(place):
+    """Changes a raster among the inputs; at the end they are what they were."""
+    before = {}
+
+    def change(name, what):
+        path = place / name
+        if name not in before:
+            before[name] = path.read_bytes(), path.stat().st_mtime_ns
+        change_raster(path, what, *before[name])
+
+    yield change
+    for name, (content, changed_at) in before.items():
+        (place / name).write_bytes(content)
+        os.utime(place / name, ns=(changed_at, changed_at))
+
+
+def change_raster(path, what, content, changed_at):
+    """Change only a file's time, only its size, or only what it says of itself."""
+    path.write_bytes(content + b"more" * (what == "size"))
+    if what == "header":
+        with rasterio.open(path, "r+") as file:
+            file.nodata = 77
+    changed_at += 10**9 * (what == "time")
+    os.utime(path, ns=(changed_at, changed_at))
+
+
+CHANGED = [
+    ("mosaic", "tiles/0.tif"),
+    pytest.param("tile", "optical.tif", marks=slow),
+    pytest.param("predict", "scene.tif", marks=slow),
+]
+
+
+@pytest.mark.parametrize(("name", "changed"), CHANGED)
+def test_an_input_that_changed_after_a_kill_is_refused(
+    place, undisturbed, restored, tmp_path, name, changed
+):
+    work, _ = WORKS[name], undisturbed(name)
+    with waiting(place, work, tmp_path, work.points[0]) as running:
+        running.wait_there()
+        running.kill()
+    left = contents(tmp_path)
+    for what in ("time", "size", "header"):
+        restored(changed, what)
+        status, said = command(place, work, tmp_path)
+        assert status == 2, said
+        assert changed in said
+        assert "--overwrite to start over" in said
+        assert said.count("\n") == 1
+        assert {name for name in left if not name.endswith(".lock")} == set(contents(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "changed"), CHANGED)
+def test_an_input_that_changes_while_it_is_worked_on_is_refused(
+    place, undisturbed, restored, tmp_path, name, changed
+):
+    work, _ = WORKS[name], undisturbed(name)
+    with waiting(place, work, tmp_path, work.points[1]) as running:
+        running.wait_there()
+        restored(changed, "time")
+        status, said = running.finish()
+    assert status == 1, said
+    assert f"{changed} was changed while" in said
+    assert "with --overwrite once nobody writes to" in said
+    assert not list(tmp_path.glob("out.tif")) + list(tmp_path.glob("*/tile.json"))
+
+
+INTERRUPTED = [
+    ("mosaic", "after rows_* 1"),
+    ("predict", "after rows_* 1"),
+    pytest.param("tile", "after 000000003.tif 1", marks=slow),
+    pytest.param("train", "after 000000005.pt 1", marks=slow),
+    pytest.param("mosaic", "half joined.tif 1", marks=slow),
+]
+
+
+@pytest.mark.parametrize(("name", "point"), INTERRUPTED)
+def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(
+    place, undisturbed, tmp_path, name, point
+):
+    work, (expected, _) = WORKS[name], undisturbed(name)
+    with waiting(place, work, tmp_path, point) as running:
+        running.wait_there()
+        asked = time.monotonic()
+        running.process.send_signal(signal.SIGINT)
+        answer = running.process.stderr.readline()
+        assert "Stopping" in answer
+        assert time.monotonic() - asked < 1
+        status, said = running.finish()
+        assert time.monotonic() - asked < 5
+    assert status == 130
+    assert said.endswith("Run the same command again to go on from here.\n")
+    assert "Traceback" not in said
+    left = contents(tmp_path)
+    assert list(tmp_path.glob(work.first))
+    assert not [name for name in left if name.endswith((".part", ".lock"))]
+    assert left != expected

@@ -290,7 +290,7 @@ RANDOM = [
     *(("predict", 0), ("mosaic", 0), ("tile", 0)),
     *(
         pytest.param(name, number, marks=slow)
-        for name, count in {"predict": 9, "dense": 8, "mosaic": 10, "tile": 10, "train": 6}.items()
+        for name, count in {"predict": 10, "dense": 9, "mosaic": 10, "tile": 10, "train": 6}.items()
         for number in range(1, count)
     ),
 ]
@@ -321,8 +321,7 @@ def test_of_two_processes_the_second_refuses_and_the_first_is_not_disturbed(
         first.wait_there()
         status, said = command(place, work, tmp_path)
         assert status == 1
-        assert "is being written by another process" in said
-        assert said.count("\n") == 1
+        assert "is being written by another process" in said.splitlines()[-1]
         status, said = first.finish()
     assert status == 0, said
     assert contents(tmp_path) == expected
@@ -414,8 +413,8 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(
         running.wait_there()
         asked = time.monotonic()
         running.process.send_signal(signal.SIGINT)
-        answer = running.process.stderr.readline()
-        assert "Stopping" in answer
+        while "Stopping" not in running.process.stderr.readline():
+            assert running.process.poll() is None
         assert time.monotonic() - asked < 1
         status, said = running.finish()
         assert time.monotonic() - asked < 5

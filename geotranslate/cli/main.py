@@ -7,7 +7,6 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from threading import Event
 
 import click
 
@@ -57,13 +56,18 @@ def run(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with answered_interrupts() as asked:
-        status = _carry_out(words, asked)
+        status, sentence = _carry_out(words)
+    if status and asked.is_set():
+        # A library that was interrupted may have said so in its own way.
+        status, sentence = INTERRUPTED, STOPPED
+    if sentence:
+        click.echo(sentence, err=True)
     if status:
         sys.exit(status)
 
 
-def _carry_out(words: Sequence[str], asked: Event) -> int:
-    """Do what the words say; gives the exit status and says what went wrong.
+def _carry_out(words: Sequence[str]) -> tuple[int, str]:
+    """Do what the words say; gives the exit status and what went wrong.
 
     Whatever was interrupted has been closed when this returns.
     """
@@ -72,23 +76,15 @@ def _carry_out(words: Sequence[str], asked: Event) -> int:
         geotranslate.main([word for word in words if word != "--debug"], standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        return error.exit_code, ""
     except (click.Abort, KeyboardInterrupt):
-        sentence, status = STOPPED, INTERRUPTED
+        return INTERRUPTED, STOPPED
     except Exception as error:
         if debug:
             traceback.print_exc()
-        if asked.is_set():
-            # A library that was interrupted may say so in its own way.
-            sentence, status = STOPPED, INTERRUPTED
-        elif isinstance(error, GeotranslateError):
-            sentence, status = f"Error: {error}", error.exit_status
-        else:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            mend = "." if debug else "; --debug shows where it is."
-            sentence = f"Error: {said}. This is a fault of geotranslate, please report it{mend}"
-            status = 1
-    else:
-        return 0
-    click.echo(sentence, err=True)
-    return status
+        if isinstance(error, GeotranslateError):
+            return error.exit_status, f"Error: {error}"
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        mend = "." if debug else "; --debug shows where it is."
+        return 1, f"Error: {said}. This is a fault of geotranslate, please report it{mend}"
+    return 0, ""

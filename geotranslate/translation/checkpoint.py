@@ -53,11 +53,20 @@ def save_checkpoint(run: Path, update: int, state: dict[str, Any], *, best: int)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-        found = list_checkpoints(run)
-        for old, old_path in found[KEPT:]:
-            if old != best:
-                old_path.unlink()
+    drop_old_checkpoints(run, best=best)
     return path
+
+
+def drop_old_checkpoints(run: Path, *, best: int) -> None:
+    """Remove all but the newest two and that of the best update.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    for update, path in list_checkpoints(run)[KEPT:]:
+        if update != best:
+            with explained(path):
+                path.unlink()
 
 
 def list_checkpoints(run: Path) -> list[tuple[int, Path]]:

@@ -27,7 +27,12 @@ from geotranslate.raster.output import RECORD_NAME, explained
 from geotranslate.translation.batch import Batch
 from geotranslate.translation.bundle import FOLDER as MODEL
 from geotranslate.translation.bundle import save_bundle
-from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from geotranslate.translation.checkpoint import (
+    drop_old_checkpoints,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from geotranslate.translation.config import WITHOUT_EFFECT, TrainConfig, make_config
 from geotranslate.translation.data import (
     Preparation,
@@ -168,6 +173,9 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[Progres
         state = load_checkpoint(run)
         update = 0 if state is None else int(state["update"])
         Log(run / LOG_NAME).cut_back(update)
+        if state is not None:
+            # The process may have died between its last two steps.
+            drop_old_checkpoints(run, best=state["best"])
         if update < plan.config.updates:
             try:
                 yield from _Run(plan, run, state).go()

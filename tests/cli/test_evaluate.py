@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -87,6 +89,29 @@ def test_the_command_refuses_in_one_sentence_with_status_2_and_writes_nothing(
     assert status == 2
     assert re.match(r"Error: .*gone\.tif does not exist", capsys.readouterr().err)
     assert {file.name for file in tmp_path.iterdir()} == {"p.tif"}
+
+
+FULL_DISK = """
+import resource, sys
+from geotranslate.cli.main import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+run(sys.argv[1:])
+"""
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(make_raster, tmp_path):
+    pytest.importorskip("resource", reason="limits of a process, which Windows has not")
+    truth, output = make_raster("t.tif", picture()), tmp_path / "reports" / "report.json"
+    words = ["evaluate", truth, truth, "-o", output]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith(f"Error: writing {output} failed")
+    assert "Make room and run the same command again" in sentence
+    assert list(output.parent.iterdir()) == []
+    assert command(truth, truth, "-o", output) == 0
 
 
 RED, GREEN = Band(name="red"), Band(name="green")

@@ -182,6 +182,16 @@ def test_a_finished_run_is_not_touched(make_chips, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_checkpoint_that_a_killed_run_had_no_time_to_remove_goes(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    finish(train(chips, run, config(checkpoint_every=1)))
+    kept = list_checkpoints(run)
+    stale = run / "checkpoints" / "000000000.pt"
+    stale.write_bytes(kept[0][1].read_bytes())
+    assert list(train(chips, run, config(checkpoint_every=1))) == []
+    assert list_checkpoints(run) == kept
+
+
 def test_other_settings_are_refused_and_overwrite_starts_over(make_chips, tmp_path):
     chips, run = make_chips(), tmp_path / "run"
     finish(train(chips, run, config()))

@@ -6,10 +6,8 @@ cloud-optimized GeoTIFF. So memory does not grow with the scene, and interrupted
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,8 +40,6 @@ from geotranslate.translation.scene_plan import (
 )
 from geotranslate.translation.seam_check import SeamCheck, check_sample
 from geotranslate.translation.seams import choose_seams, read_statistics, write_statistics
-
-logger = logging.getLogger(__name__)
 
 TRUSTED_MARGIN = 128
 """The most that is read around cores that are blended: nearer to its rim than this a deep U-Net is
@@ -281,7 +277,6 @@ def _make(plan: ScenePlan, work: Work, job: FileJob) -> Iterator[Progress]:
         done += steps
         yield Progress(done, total, plan.output, "translating", pixels)
     yield Progress(done, total, plan.output, "joining")
-    plan.check_unchanged()
     _join(job, plan, work.network.target, list(files.values()))
     yield Progress(total, total, plan.output, "written")
 
@@ -311,9 +306,8 @@ def _write_rows(
 
 
 def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Source]) -> None:
-    """Make one file of the rows, in a thread, so that Ctrl-C is answered meanwhile."""
-    write = partial(
-        write_cog,
+    """Make one file of the rows."""
+    write_cog(
         job.output,
         sources,
         plan.grid,
@@ -321,14 +315,9 @@ def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Sourc
         dtype=target.dtype,
         nodata=target.nodata,
         tags=record_tags(job.record),
+        inputs=plan.record["scene"]["files"],
         scratch=job.parts,
     )
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        try:
-            thread.submit(write).result()
-        except KeyboardInterrupt:
-            logger.warning("%s is nearly there: it is finished before this stops.", job.output)
-            raise
 
 
 def _check(plan: ScenePlan, work: Work, job: FileJob) -> SeamCheck | None:

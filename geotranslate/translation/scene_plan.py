@@ -11,12 +11,12 @@ from typing import Any
 from rasterio.errors import WindowError
 from rasterio.windows import Window
 
-from geotranslate.errors import GeotranslateError, GridError, OutputError, SettingError
+from geotranslate.errors import GridError, SettingError
 from geotranslate.raster.area import Area
 from geotranslate.raster.cores import Core, Lattice, plan_cores
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import check_same_work, differences, read_record
+from geotranslate.raster.output import check_same_work, read_record
 from geotranslate.raster.scene import RASTER_SUFFIXES, Scene
 from geotranslate.raster.vrt import Source
 
@@ -78,23 +78,6 @@ class ScenePlan:
             height=span.end - span.start,
         )
         return Source(folder / f"rows_{span.start:08d}.tif", window)
-
-    def check_unchanged(self) -> None:
-        """Refuse a scene that was changed while it was being translated.
-
-        Raises:
-            OutputError: its files, or what they say of it, are not what they were.
-        """
-        before, now = self.record["scene"], None
-        with suppress(GeotranslateError), self.open() as scene:
-            now = scene.identity()
-        found = ["it is gone"] if now is None else differences(before, now, "scene")
-        if found:
-            raise OutputError(
-                f"{before['path']} was changed while it was being translated ({found[0]}), so the "
-                f"parts of {self.output} would not belong together. Run the same command with "
-                "--overwrite once nobody writes to the scene any more."
-            )
 
 
 def has_share(row: Sequence[Core], other: Sequence[Core]) -> bool:

@@ -41,70 +41,92 @@ run(["tile"])
 """
 
 
+class Busy:
+    """A command that is busy, as a process of its own."""
+
+    def __init__(self, folder, grace, work):
+        self._stdout, self._stderr = folder / "stdout", folder / "stderr"
+        with self._stdout.open("w") as stdout, self._stderr.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", BUSY, str(grace), work],
+                stdout=stdout,
+                stderr=stderr,
+                # A shell's background jobs ignore Ctrl-C, and so would what they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        wait_for(lambda: self.printed == "there\n")
+
+    @property
+    def printed(self):
+        return self._stdout.read_text()
+
+    @property
+    def said(self):
+        return self._stderr.read_text()
+
+    def interrupt(self):
+        """Press Ctrl-C, and wait for the answer."""
+        self.process.send_signal(signal.SIGINT)
+        wait_for(lambda: "Stopping: what is begun ends first, in 10 s" in self.said)
+
+    def end(self):
+        """Exit status and the last words."""
+        status = self.process.wait(timeout=5)
+        return status, self.said.splitlines()[-1]
+
+
+def wait_for(condition, *, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @pytest.fixture
-def start():
-    processes = []
+def start(tmp_path):
+    started = []
 
     def start(grace, work):
-        process = subprocess.Popen(
-            [sys.executable, "-c", BUSY, str(grace), work],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A shell's background jobs ignore Ctrl-C, and so would what they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        processes.append(process)
-        assert process.stdout.readline() == "there\n"
-        return process
+        started.append(Busy(tmp_path, grace, work))
+        return started[-1]
 
     yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    for busy in started:
+        busy.process.kill()
+        busy.process.wait()
 
 
-def interrupt(process):
-    """Press Ctrl-C; gives how long the answer took."""
-    asked = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    answer = process.stderr.readline().strip() or process.stderr.readline()
-    assert answer.startswith("Stopping: what is begun ends first, in 10 s")
-    return time.monotonic() - asked
+STOPPED = 130, "Stopped. Run the same command again to go on from here."
 
 
 def test_what_can_end_tidily_does(start):
-    process = start(60, "hears")
-    assert interrupt(process) < 1
-    out, said = process.communicate(timeout=5)
-    assert process.returncode == 130
-    assert out == "tidied\n"
-    assert said.lstrip("\n") == "Stopped. Run the same command again to go on from here.\n"
+    busy = start(60, "hears")
+    busy.interrupt()
+    assert busy.end() == STOPPED
+    assert busy.printed == "there\ntidied\n"
 
 
 def test_what_fails_because_it_was_interrupted_is_no_fault(start):
-    process = start(60, "fails")
-    interrupt(process)
-    _, said = process.communicate(timeout=5)
-    assert process.returncode == 130
-    assert said.lstrip("\n") == "Stopped. Run the same command again to go on from here.\n"
+    busy = start(60, "fails")
+    busy.interrupt()
+    assert busy.end() == STOPPED
 
 
 def test_a_library_that_is_busy_is_waited_for_no_longer_than_said(start):
-    process = start(0.5, "deaf")
-    assert interrupt(process) < 1
-    _, said = process.communicate(timeout=5)
-    assert process.returncode == 130
-    assert said == "Stopped. Run the same command again to go on from here.\n"
+    busy = start(1, "deaf")
+    asked = time.monotonic()
+    busy.interrupt()
+    assert time.monotonic() - asked < 1
+    assert busy.process.poll() is None
+    assert busy.end() == STOPPED
+    assert busy.printed == "there\n"
 
 
 def test_a_second_time_it_leaves_at_once(start):
-    process = start(60, "deaf")
-    interrupt(process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=5)
-    assert process.returncode == 130
-    assert said == "Stopped. Run the same command again to go on from here.\n"
+    busy = start(60, "deaf")
+    busy.interrupt()
+    busy.process.send_signal(signal.SIGINT)
+    assert busy.end() == STOPPED
 
 
 def test_afterwards_all_is_as_it_was():

@@ -363,7 +363,10 @@ def _tell_domain(domain: Domain) -> Record:
 
 def _tell_settings(settings: Record) -> Record:
     """The settings of a chip folder; of the scenes only the paths."""
-    return {name: list(v) if isinstance(v, dict) else v for name, v in settings.items()}
+    return {
+        name: [scene["path"] for scene in value.values()] if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
 
 
 def _tell_generator(record: BundleRecord) -> str:

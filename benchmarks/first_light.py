@@ -50,17 +50,14 @@ ATTRIBUTION = "Contains modified Copernicus Sentinel data 2020; dataset of the G
 
 
 def sar_to_rgb(data: Path, out: Path, updates: int) -> None:
-    """Pix2Pix, ResNet-6 width 32, 4 x 128 px an update; five images nobody trained on.
-
-    All scenes have one sun and one radar direction, so crops are not turned.
-    """
+    """Pix2Pix, ResNet-6 width 32, 4 x 128 px an update; five images nobody trained on."""
     chips, run = out / "chips", out / "sar-to-rgb"
     tile_volkov(data, chips)
     config = TrainConfig(
         blocks=6,
         width=32,
         upsample="resize",
-        augment="none",
+        discriminator_width=32,
         batch=4,
         crop=128,
         updates=updates,
@@ -293,7 +290,7 @@ def exhaust(steps: Iterable[object]) -> None:
 
 
 STUDIES = {"sar-to-rgb": sar_to_rgb, "unpaired": unpaired, "multispectral": multispectral}
-UPDATES = {"sar-to-rgb": 3000, "unpaired": 1500, "multispectral": 600}
+UPDATES = {"sar-to-rgb": 8000, "unpaired": 1500, "multispectral": 600}
 
 
 def main() -> None:

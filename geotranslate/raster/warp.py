@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import reproject, transform_bounds
+from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window
 
 from geotranslate.errors import BandError, GridError, SettingError
@@ -242,6 +243,37 @@ def meets(source: Grid, grid: Grid) -> bool:
     return _source_window(source, grid, (1.0, 1.0)) is not None
 
 
+@lru_cache(maxsize=1024)
+def pixel_scales(source: Grid, grid: Grid) -> tuple[float, float]:
+    """How many pixels of another grid one pixel of a source is long, along its x and its y.
+
+    Measured at the source's middle, or as near to it as the other grid reaches, so that it does
+    not depend on windows; 1 where the source has no place in the other CRS.
+    """
+    if source.crs == grid.crs:
+        x, y = (a / b for a, b in zip(source.resolution, grid.resolution, strict=True))
+        return x, y
+    try:
+        reach = transform_bounds(grid.crs, source.crs, *grid.bounds)
+        left, bottom, right, top = reach if all(map(math.isfinite, reach)) else source.bounds
+        col, row = ~source.transform @ (
+            _nearest((source.bounds[0] + source.bounds[2]) / 2, left, right),
+            _nearest((source.bounds[1] + source.bounds[3]) / 2, bottom, top),
+        )
+        points = [source.transform @ (col + x, row + y) for x, y in ((0, 0), (1, 0), (0, 1))]
+        xs, ys = transform(source.crs, grid.crs, *zip(*points, strict=True))
+    except (CRSError, RasterioError):
+        return 1.0, 1.0
+    here, right_of, below = (~grid.transform @ point for point in zip(xs, ys, strict=True))
+    x, y = math.dist(here, right_of), math.dist(here, below)
+    return (x, y) if 0 < x < math.inf and 0 < y < math.inf else (1.0, 1.0)
+
+
+def _nearest(value: float, low: float, high: float) -> float:
+    # Bounds that cross 180 degrees run from a high one to a low one.
+    return min(max(value, low), high) if low <= high else value
+
+
 def _read_shifted(scene: Scene, grid: Grid) -> Chip | None:
     window = grid.window_in(scene.grid)
     try:
@@ -277,11 +309,8 @@ def _source_window(source: Grid, grid: Grid, scales: tuple[float, float]) -> Win
 
 def _kernel_scales(source: Grid, grid: Grid) -> tuple[float, float]:
     """Grid pixels per source pixel along x and y, at most 1: how much the kernel is widened."""
-    scales = (
-        theirs / ours for ours, theirs in zip(grid.resolution_m, source.resolution_m, strict=True)
-    )
     # GDAL leaves a kernel as it is when the sizes are nearly the same; so do we.
-    x, y = (scale if scale < 0.95 else 1.0 for scale in scales)
+    x, y = (scale if scale < 0.95 else 1.0 for scale in pixel_scales(source, grid))
     return x, y
 
 

@@ -15,7 +15,7 @@ from geotranslate.errors import BandError, SettingError
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.scene import open_scene
-from geotranslate.raster.warp import RESAMPLINGS, WarpedScenes, meets
+from geotranslate.raster.warp import RESAMPLINGS, WarpedScenes, meets, pixel_scales
 
 UTM33 = CRS.from_epsg(32633)
 UTM34 = CRS.from_epsg(32634)
@@ -152,6 +152,54 @@ def test_average_onto_pixels_twice_as_large_is_the_mean_of_four(make_raster):
     chip = read([path], grid, resampling="average")
     expected = pixels.reshape(1, 24, 2, 20, 2).mean(axis=(2, 4))
     np.testing.assert_allclose(chip.pixels, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("latitude", [0, 34, 60, 70])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_kernel_is_as_wide_as_pixels_are_on_the_ground(make_raster, latitude, wide):
+    """Web Mercator's metres shrink towards the poles: noise is as smooth as GDAL makes it."""
+    mercator = CRS.from_epsg(3857)
+    corners = {
+        crs: [axis[0] for axis in rasterio.warp.transform(WGS84, crs, [15], [latitude])]
+        for crs in (UTM33, mercator)
+    }
+    noise = np.random.default_rng(0).normal(0, 9, (1, 90, 90)).astype(np.float32)
+    for ours, theirs in ((UTM33, mercator), (mercator, UTM33)):
+        transforms = [
+            Affine(10, 0, corners[crs][0], 0, -10, corners[crs][1]) for crs in (ours, theirs)
+        ]
+        path = make_raster("a.tif", noise, crs=ours.to_string(), transform=transforms[0])
+        grid = Grid(theirs, transforms[1], 30, 30)
+        if wide:
+            grid = Grid(theirs, transforms[1] @ Affine.translation(-4000, -4000), 8000, 8000)
+        window = Window(col_off=4000 * wide, row_off=4000 * wide, width=30, height=30)
+        found = read([path], grid, window)
+        expected = np.full((1, 30, 30), np.nan, np.float32)
+        rasterio.warp.reproject(
+            noise,
+            expected,
+            src_crs=ours,
+            src_transform=transforms[0],
+            dst_crs=theirs,
+            dst_transform=grid.window_grid(window).transform,
+            dst_nodata=np.nan,
+            resampling=RESAMPLINGS["bilinear"],
+        )
+        inside = found.valid & np.isfinite(expected[0])
+        inside[:3] = inside[:, :3] = False
+        assert inside.sum() > 100
+        assert found.pixels[:, inside].std() == pytest.approx(expected[:, inside].std(), rel=0.03)
+
+
+def test_a_kernel_is_that_of_where_a_large_source_meets_the_grid():
+    world = Grid(WGS84, Affine(0.01, 0, -180, 0, -0.01, 90), 36_000, 18_000)
+    for crs, zone, latitude in ((32631, 3, 60), (32633, 15, 0), (32660, 177, -70)):
+        utm = CRS.from_epsg(crs)
+        (x, *_), (y, *_) = rasterio.warp.transform(WGS84, utm, [zone], [latitude])
+        shape = Affine(100, 0, x, 0, -100, y), 40, 40
+        found = pixel_scales(world, Grid(utm, *shape))
+        expected = 11.13 * np.cos(np.radians(latitude)), 11.13
+        np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
 def test_the_first_scene_counts_and_the_next_fills_its_holes(make_raster):

@@ -140,7 +140,8 @@ def encode(
             f"something else. Choose a nodata value that {dtype} can hold."
         )
     # What lies under an invalid pixel may be NaN, which no integer can take.
-    stored = to_dtype(np.where(valid, values, 0), np.dtype(dtype))
+    safe = values if valid.all() else np.where(valid, values, 0)
+    stored = to_dtype(safe, np.dtype(dtype))
     if nodata is not None:
         stored[stored == nodata] = _neighbour(nodata, stored.dtype)
         stored[:, ~valid] = nodata
@@ -152,7 +153,7 @@ def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if values.dtype != dtype and np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         values = np.rint(values)
-        values = values.clip(info.min, _at_most(info.max, values.dtype))
+        np.clip(values, info.min, _at_most(info.max, values.dtype), out=values)
     return values.astype(dtype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,10 +34,49 @@ def open_dataset(path: str | Path) -> rasterio.DatasetReader:
     A limit that the user or an earlier use of GDAL has set stays.
     """
     os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
-    with warnings.catch_warnings(), _quiet_range_check():
-        # Who needs a place on the map says so in a sentence of ours, with the mend.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    # Who needs a place on the map says so in a sentence of ours, with the mend.
+    with _UNPLACED, _quiet_range_check():
         return rasterio.open(path)
+
+
+def open_many() -> None:
+    """Make the thread that calls this, a worker of a pool, open many files quickly until it ends.
+
+    One session of GDAL's serves all, and no folder is listed for each file in it; what lies beside
+    a file is found all the same.
+    """
+    listing = os.environ.get("GDAL_DISABLE_READDIR_ON_OPEN", "TRUE")
+    rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing).__enter__()
+
+
+class _IgnoredWarning:
+    """Ignores a warning while anyone is inside; then the process's filters are as before.
+
+    What Python has for this restores the filters of another thread that came first and left first.
+    """
+
+    def __init__(self, category: type[Warning]) -> None:
+        self._category = category
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore", self._category)
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_UNPLACED = _IgnoredWarning(NotGeoreferencedWarning)
 
 
 @contextmanager

@@ -344,7 +344,8 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
             "its pixels lie on no grid yet. Warp it first: "
             f"`gdalwarp -tps -t_srs EPSG:... {name} warped.tif`."
         )
-    if dataset.rpcs and dataset.transform.is_identity:
+    # Asked second: GDAL looks for files of such models beside the raster.
+    if dataset.transform.is_identity and dataset.rpcs:
         raise RasterError(
             f"{name} is placed on the map by a camera model only (rational polynomials, RPCs), so "
             "its pixels lie on no grid yet. Orthorectify it first, on a terrain model: "

@@ -24,7 +24,7 @@ from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.mosaic.grid import choose_grid, grid_bounds, window_on
 from geotranslate.raster.mosaic.settings import MosaicSettings
-from geotranslate.raster.reading import Validity
+from geotranslate.raster.reading import Validity, open_many
 from geotranslate.raster.scene import expand_paths, open_scene
 from geotranslate.raster.warp import check_same_kind
 from geotranslate.raster.writing import BLOCK
@@ -328,7 +328,9 @@ def _look_at(paths: Sequence[str], asked: tuple[int | str, ...] | None) -> list[
 
     with (
         open_scene(paths[0], bands=asked) as first,
-        ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads,
+        ThreadPoolExecutor(
+            min(os.cpu_count() or 1, MOST_THREADS), initializer=open_many
+        ) as threads,
     ):
         return list(threads.map(look_at, paths))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,16 @@ from geotranslate.raster.mosaic.layers import Layers, moved
 from geotranslate.raster.mosaic.match import match_scenes
 from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, check_geotiff
 from geotranslate.raster.output import FileJob, file_job, record_tags
+from geotranslate.raster.reading import open_many
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source, build_vrt
 from geotranslate.raster.writing import BLOCK, GeoTiff, write_cog
 
 # Pixels are blended in blocks of this width, so that memory does not grow with the mosaic's.
 BLOCK_COLS = 2 * BLOCK
+
+# Strips that a thread writes one below the other, so that scenes that lie in two are opened once.
+RUN_STRIPS = 4
 
 # What the values of a block that lie on each other may take before it is worked on in parts.
 STACK_BYTES = 1 << 27
@@ -74,8 +79,9 @@ def _write_strips(
 ) -> Iterator[Source]:
     """Write the strips that are not there yet; what each leaves, as it is finished."""
     stop = threading.Event()
+    done: SimpleQueue[Source | Future[None]] = SimpleQueue()
 
-    def write(strip: Window) -> Source:
+    def write(strip: Window, layers: Layers) -> Source:
         stem = job.parts / f"rows_{strip.row_off:08d}"
         if plan.is_copy(strip):
             path = stem.with_suffix(".vrt")
@@ -83,16 +89,29 @@ def _write_strips(
             return Source(path, strip)
         path = stem.with_suffix(".tif")
         if not path.exists():
-            with closing(Layers(plan, adjustments, extents)) as layers:
-                _write_strip(path, strip, plan, layers, stop)
+            _write_strip(path, strip, plan, layers, stop)
         return Source(path, strip)
 
+    def write_run(strips: Sequence[Window]) -> None:
+        with closing(Layers(plan, adjustments, extents)) as layers:
+            for strip in strips:
+                done.put(write(strip, layers))
+
     workers = min(os.cpu_count() or 1, MOST_THREADS, len(plan.strips))
-    with ThreadPoolExecutor(workers) as threads:
-        waiting = [threads.submit(write, strip) for strip in plan.strips]
+    length = min(RUN_STRIPS, -(-len(plan.strips) // workers))
+    runs = [plan.strips[start : start + length] for start in range(0, len(plan.strips), length)]
+    with ThreadPoolExecutor(workers, initializer=open_many) as threads:
         try:
-            for finished in as_completed(waiting):
-                yield finished.result()
+            for run in runs:
+                threads.submit(write_run, run).add_done_callback(done.put)
+            ended = 0
+            while ended < len(runs):
+                finished = done.get()
+                if isinstance(finished, Source):
+                    yield finished
+                else:
+                    finished.result()
+                    ended += 1
         finally:
             # Left early, by an error or by the user: what has begun ends after its block.
             stop.set()

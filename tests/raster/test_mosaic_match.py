@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -64,7 +65,7 @@ GAINS = np.array([[1.0, 1.3, 0.8, 1.1, 0.6], [0.7, 1.0, 1.2, 0.9, 1.5]]).T
 
 def solved(paths, tmp_path, **words):
     plan = plan_mosaic(paths, tmp_path / "out.tif", MosaicSettings(**words))
-    tmp_path.joinpath("scratch").mkdir(exist_ok=True)
+    tmp_path.joinpath("scratch").mkdir(parents=True, exist_ok=True)
     steps = match.match_scenes(plan, tmp_path / "scratch")
     while True:
         try:
@@ -125,7 +126,12 @@ class TestGain:
 
     def test_pairs_that_contradict_the_rest_hardly_count(self):
         matrix = match._differences(
-            [match.Shared(i, j, np.zeros((2, 1, 100))) for i in range(6) for j in range(i)], 6
+            [
+                match.Shared(i, j, np.ones((2, 1, 1)), np.ones(1))
+                for i in range(6)
+                for j in range(i)
+            ],
+            6,
         )
         truth = np.array([0.3, -0.2, 0.1, 0.0, -0.3, 0.1])
         wanted = matrix @ truth
@@ -136,8 +142,53 @@ class TestGain:
 
     def test_values_without_a_logarithm_are_refused(self, scenes, tmp_path):
         paths = scenes(lambda index, part: part / 100 - 90, "float32")
-        with pytest.raises(SettingError, match="--match histogram; if the values are decibels"):
+        with pytest.raises(
+            SettingError, match=r"--match histogram, or .*; if the values are decibels"
+        ):
             solved(paths, tmp_path, match="gain")
+
+    def test_an_overlap_of_zeros_says_nothing_of_that_band_only(self, make_raster, tmp_path):
+        """Water is 0 in the second band where a meets b; d joins both on land."""
+        ground = np.random.default_rng(3).uniform(500, 2000, (2, 60, 300))
+        ground[1, :, 80:110] = 0
+        places = [(slice(0, 40), slice(0, 105)), (slice(0, 40), slice(85, 300))]
+        places += [(slice(30, 60), slice(0, 300))]
+        gains = np.array([[1, 1.2, 0.8], [1, 0.7, 1.5]])
+        paths = [
+            make_raster(
+                f"{name}.tif",
+                np.rint(ground[:, rows, cols] * gain[:, None, None]).astype(np.uint16),
+                row=rows.start,
+                col=cols.start,
+            )
+            for name, (rows, cols), gain in zip("abd", places, gains.T, strict=True)
+        ]
+        _, found = solved(paths, tmp_path, match="gain", anchor="a")
+        factors = np.array([each.factor for each in found])
+        np.testing.assert_allclose(factors * gains.T, 1, atol=0.01)
+        with pytest.raises(SettingError, match=r"band 'band 2' .* in 1 of 1 overlaps.*2 groups"):
+            solved(paths[:2], tmp_path / "two", match="gain")
+
+    @pytest.mark.parametrize("looks", [(1, 16, 4), (16, 1, 4), (4, 4, 4)])
+    @pytest.mark.parametrize("decibels", [False, True])
+    def test_speckle_does_not_shift_gains(self, make_raster, tmp_path, looks, decibels):
+        rng = np.random.default_rng(5)
+        rows, cols = np.mgrid[:520, :560]
+        power = 0.1 * np.exp(0.8 * np.sin(cols / 37) * np.cos(rows / 23))
+        gains = np.array([1.0, 1.5, 0.5])
+        paths = []
+        for index, (gain, count) in enumerate(zip(gains, looks, strict=True)):
+            part = power[:, index * 120 :][:, :320]
+            seen = (part * gain * rng.gamma(count, 1 / count, part.shape))[None]
+            if decibels:
+                seen = 10 * np.log10(seen)
+            bands = (Band(name="VV", unit="dB" if decibels else "1"),)
+            name, col = f"{index}.tif", index * 120
+            paths.append(make_raster(name, seen.astype(np.float32), col=col, bands=bands))
+        _, found = solved(paths, tmp_path, match="gain")
+        changes = np.array([each.factor[0] * 10 ** (each.shifts[0][0] / 10) for each in found])
+        product = changes * gains
+        np.testing.assert_allclose(product / product.mean(), 1, atol=0.01)
 
 
 class TestHistogram:
@@ -198,6 +249,17 @@ class TestWork:
         ]
         with pytest.raises(SettingError, match="leave out --match"):
             list(mosaic_rasters(paths, tmp_path / "out.tif", match="gain"))
+
+    @pytest.mark.parametrize("how", ["gain", "histogram"])
+    def test_memory_does_not_grow_with_the_overlaps(self, make_raster, tmp_path, how):
+        ones = np.random.default_rng(0).integers(1, 9, (2, 150, 150)).astype(np.uint8)
+        paths = [make_raster(f"{index}.tif", ones) for index in range(12)]
+        tracemalloc.start()
+        solved(paths, tmp_path, match=how)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        # The pixels of 66 overlaps, as float64.
+        assert peak < 66 * 2 * ones.size * 8 / 3
 
     def test_an_anchor_that_is_not_there_is_refused(self, make_raster, tmp_path):
         path = make_raster("a.tif", np.ones((1, 4, 4), np.uint8))

@@ -15,11 +15,16 @@ by the smallest change of all, whose mean over the scenes is none.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+import math
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +34,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
 from geotranslate.errors import SettingError
-from geotranslate.raster.domain import to_physical
+from geotranslate.raster.domain import Band, to_physical
 from geotranslate.raster.mosaic.adjustment import Adjustment, constant
 from geotranslate.raster.mosaic.layers import Layers
-from geotranslate.raster.mosaic.plan import MosaicPlan, names_of
+from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, names_of
 from geotranslate.raster.output import write_text
 
 MATCH_NAME = "match.json"
@@ -40,8 +45,12 @@ MATCH_NAME = "match.json"
 # Of each overlap: windows of this side, in a fixed random order, until so many pixels are valid in
 # both scenes, or so many windows were looked at.
 PLACE = 64
-SHARED_PIXELS = 20_000
+SHARED_PIXELS = 50_000
 MOST_PLACES = 256
+
+# Side of the cells averaged before a gain judges what has changed. 16 pixels of one look against
+# many take the skew to less than 0.2 %; larger cells would all hold a bit of what has changed.
+CELL = 4
 
 # An overlap with fewer says nothing.
 LEAST_SHARED = 64
@@ -61,19 +70,28 @@ ROUNDS = 8
 HUBER = 1.345
 
 
+# Physical values of two scenes, (2, bands, rows, cols), and where both are valid.
+Look: TypeAlias = tuple[NDArray[np.float64], NDArray[np.bool_]]
+
+# Levels and weights of Shared.
+Levels: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
 @dataclass(frozen=True)
 class Shared:
-    """What two scenes say about the same places.
+    """What two scenes say about the same places, in few numbers: there are many pairs.
 
     Attributes:
         one: index of the first scene.
         other: of the second.
-        values: (2, bands, pixels), physical, of both.
+        levels: (2, bands, levels), of both: what should become equal.
+        weights: (bands,) pixels the levels rest on; 0 where they say nothing.
     """
 
     one: int
     other: int
-    values: NDArray[np.float64]
+    levels: NDArray[np.float64]
+    weights: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -112,12 +130,10 @@ def match_scenes(
         yield len(plan.pairs)
         return [Adjustment(**words) for words in json.loads(path.read_text())]
     shared = []
-    with closing(Layers(plan, [None] * len(plan.pieces), {})) as layers:
-        for done, pair in enumerate(plan.pairs, start=1):
-            found = _look_at(plan, layers, *pair)
-            if found.values.shape[-1] >= LEAST_SHARED:
-                shared.append(found)
-            yield done
+    for done, found in enumerate(_compare_pairs(plan), start=1):
+        if found is not None:
+            shared.append(found)
+        yield done
     _check_joined(names, [(each.one, each.other) for each in shared])
     anchor = next(
         (i for i, name in enumerate(names) if plan.settings.anchor in names_of(name)), None
@@ -132,25 +148,22 @@ def solve_gains(plan: MosaicPlan, shared: Sequence[Shared], anchor: int | None) 
     """One gain a scene and band; of decibels a shift, which is a gain of what they stand for.
 
     Raises:
-        SettingError: a band has values without a logarithm.
+        SettingError: without overlaps whose values have no logarithm, scenes come apart.
     """
     count = len(plan.pieces)
     factors, shifts = np.ones((count, len(plan.bands))), np.zeros((count, len(plan.bands)))
-    matrix = _differences(shared, count)
-    weights = np.array([each.values.shape[-1] for each in shared], float)
     for number, band in enumerate(plan.bands):
-        compare = _difference if band.in_decibels else _log_ratio
-        apart = [compare(*each.values[:, number]) for each in shared]
-        if None in apart:
-            raise SettingError(
-                f"band {band.name!r} has hardly a value above 0 where rasters overlap, so no gain "
-                "can bring them together. Choose --match histogram; if the values are decibels, "
-                "give the band its unit dB."
-            )
-        wanted = -np.array(apart, float)
-        unknowns = _solve(_Equations(matrix, wanted, weights), _held(count, anchor, 1))
+        bright = [each for each in shared if each.weights[number] > 0]
+        _check_bright(plan, band, shared, bright)
+        one, other = np.array([each.levels[:, number, 0] for each in bright]).T
+        equations = _Equations(
+            _differences(bright, count),
+            np.log(other / one),
+            np.array([each.weights[number] for each in bright]),
+        )
+        unknowns = _solve(equations, _held(count, anchor, 1))
         if band.in_decibels:
-            shifts[:, number] = unknowns
+            shifts[:, number] = 10 / math.log(10) * unknowns
         else:
             factors[:, number] = np.exp(unknowns)
     return [constant(*pair) for pair in zip(factors.tolist(), shifts.tolist(), strict=True)]
@@ -172,34 +185,102 @@ def solve_histograms(
     ]
 
 
-def _look_at(plan: MosaicPlan, layers: Layers, one: int, other: int) -> Shared:
-    """Values of two pieces at places all over their overlap."""
+def _compare_pairs(plan: MosaicPlan) -> Iterator[Shared | None]:
+    """What each of the plan's pairs says, in their order; None where hardly a pixel is shared."""
+    workers = min(os.cpu_count() or 1, MOST_THREADS, len(plan.pairs))
+    idle: SimpleQueue[Layers] = SimpleQueue()
+
+    def compare(pair: tuple[int, int]) -> Shared | None:
+        layers = idle.get()
+        try:
+            return _compare(plan, layers, *pair)
+        finally:
+            idle.put(layers)
+
+    with ExitStack() as closed, ThreadPoolExecutor(workers) as threads:
+        for _ in range(workers):
+            idle.put(closed.enter_context(closing(Layers(plan, [None] * len(plan.pieces), {}))))
+        waiting = deque(threads.submit(compare, pair) for pair in plan.pairs)
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _compare(plan: MosaicPlan, layers: Layers, one: int, other: int) -> Shared | None:
+    levels_of = _mean_levels if plan.settings.match == "gain" else _quantile_levels
+    found = levels_of(_look_at(plan, layers, one, other), plan.bands)
+    return None if found is None else Shared(one, other, *found)
+
+
+def _look_at(plan: MosaicPlan, layers: Layers, one: int, other: int) -> Iterator[Look]:
+    """Two pieces at places all over their overlap, until enough pixels are valid in both."""
     overlap = plan.pieces[one].window.intersection(plan.pieces[other].window)
     overlap = overlap.intersection(plan.grid.whole)
     places = list(_places(overlap))
-    found: list[NDArray[np.float64]] = []
+    pixels = 0
     for index in np.random.default_rng(0).permutation(len(places))[:MOST_PLACES]:
-        parts = [layers.read(piece, places[index], weighted=False) for piece in (one, other)]
-        if parts[0] is None or parts[1] is None:
+        ours, theirs = (layers.read(piece, places[index], weighted=False) for piece in (one, other))
+        if ours is None or theirs is None:
             continue
-        valid = parts[0].valid & parts[1].valid
-        for part in parts:
-            if part is not None and np.issubdtype(plan.dtype, np.integer):
-                # What is saturated is darker than the scene was.
-                valid &= (part.pixels < np.iinfo(plan.dtype).max).all(axis=0)
-        found.append(
-            np.stack(
-                [
-                    to_physical(p.pixels[:, valid][..., None], plan.bands)[..., 0]
-                    for p in parts
-                    if p is not None
-                ]
-            )
-        )
-        if sum(each.shape[-1] for each in found) >= SHARED_PIXELS:
+        stored = np.stack([ours.pixels, theirs.pixels])
+        valid = ours.valid & theirs.valid
+        if np.issubdtype(plan.dtype, np.integer):
+            # What is saturated is darker than the scene was.
+            valid &= (stored < np.iinfo(plan.dtype).max).all(axis=(0, 1))
+        yield np.stack([to_physical(each, plan.bands) for each in stored]), valid
+        pixels += int(valid.sum())
+        if pixels >= SHARED_PIXELS:
             break
-    nothing = np.zeros((2, len(plan.bands), 0))
-    return Shared(one, other, np.concatenate([nothing, *found], axis=-1))
+
+
+def _mean_levels(looks: Iterable[Look], bands: Sequence[Band]) -> Levels | None:
+    """The mean of each band where nothing has changed, of decibels that of their power.
+
+    What has changed is judged by the ratio of cells, since that of pixels is skewed where one
+    scene has more speckle than the other, and leaving out its ends would shift the gain.
+    """
+    sums, counts = [np.zeros((2, len(bands), 0))], [np.zeros(0)]
+    decibels = np.array([band.in_decibels for band in bands])
+    for values, valid in looks:
+        # What is invalid may be any number.
+        numbers = np.where(valid, values, 0.0)
+        numbers[:, decibels] = 10 ** (numbers[:, decibels] / 10) * valid
+        sums.append(_cell_sums(numbers).reshape(2, len(bands), -1))
+        counts.append(_cell_sums(valid.astype(float)).ravel())
+    total, pixels = np.concatenate(sums, axis=-1), np.concatenate(counts)
+    if pixels.sum() < LEAST_SHARED:
+        return None
+    levels, weights = np.ones((2, len(bands), 1)), np.zeros(len(bands))
+    for number in range(len(bands)):
+        bright = (total[:, number] > 0).all(axis=0)
+        if pixels[bright].sum() < LEAST_SHARED:
+            continue
+        ours, theirs = total[:, number, bright]
+        same = _unchanged(np.log(ours / theirs))
+        weights[number] = pixels[bright][same].sum()
+        levels[:, number, 0] = ours[same].sum(), theirs[same].sum()
+        levels[:, number] /= weights[number]
+    return levels, weights
+
+
+def _cell_sums(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums (..., cells down, cells across) over squares of CELL pixels."""
+    for axis in (-2, -1):
+        starts = np.arange(0, numbers.shape[axis], CELL)
+        numbers = np.add.reduceat(numbers, starts, axis=axis)
+    return numbers
+
+
+def _quantile_levels(looks: Iterable[Look], bands: Sequence[Band]) -> Levels | None:
+    """QUANTILES of each band."""
+    found = [values[..., valid] for values, valid in looks]
+    pixels = sum(each.shape[-1] for each in found)
+    if pixels < LEAST_SHARED:
+        return None
+    levels = np.quantile(np.concatenate(found, axis=-1), QUANTILES, axis=-1)
+    return np.moveaxis(levels, 0, -1), np.full(len(bands), float(pixels))
 
 
 def _places(overlap: Window) -> Iterator[Window]:
@@ -219,40 +300,51 @@ def _check_joined(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Non
     Raises:
         SettingError: there are several groups without an overlap between them.
     """
+    groups = _groups(names, pairs)
+    if len(groups) > 1:
+        raise SettingError(
+            f"the rasters fall into {len(groups)} groups without valid pixels in common "
+            f"({_spell_groups(groups)}), so nothing says how bright one should be beside another. "
+            "Match and join each group alone, add a raster that links them, or leave out --match."
+        )
+
+
+def _check_bright(
+    plan: MosaicPlan, band: Band, shared: Sequence[Shared], bright: Sequence[Shared]
+) -> None:
+    """Refuse a band whose gains nothing holds together.
+
+    Raises:
+        SettingError: values above 0 join the scenes in several groups only.
+    """
+    groups = _groups(
+        [piece.path for piece in plan.pieces], [(each.one, each.other) for each in bright]
+    )
+    if len(groups) > 1:
+        raise SettingError(
+            f"band {band.name!r} has hardly a value above 0 in {len(shared) - len(bright)} of "
+            f"{len(shared)} overlaps, and without them the rasters fall into {len(groups)} groups "
+            f"({_spell_groups(groups)}) that no gain can bring together. Choose --match "
+            "histogram, or add a raster that links them; if the values are decibels, give the "
+            "band its unit dB."
+        )
+
+
+def _groups(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[list[str]]:
+    """Names in groups that pairs join, directly or by way of others."""
     ends = np.array(pairs, np.intp).reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(names),) * 2)
     count, group = connected_components(graph, directed=False)
-    if count == 1:
-        return
-    groups = [
+    return [
         [name for name, g in zip(names, group, strict=True) if g == each] for each in range(count)
     ]
-    spelled = "; ".join(
+
+
+def _spell_groups(groups: Sequence[Sequence[str]]) -> str:
+    return "; ".join(
         f"{members[0]}" + (f" and {len(members) - 1} more" if len(members) > 1 else "")
         for members in groups[:4]
-    ) + ("; ..." if count > 4 else "")
-    raise SettingError(
-        f"the rasters fall into {count} groups without valid pixels in common ({spelled}), so "
-        "nothing says how bright one should be beside another. Match and join each group alone, "
-        "add a raster that links them, or leave out --match."
-    )
-
-
-def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    """By how much ``one`` lies above ``other``, without what has changed on the ground."""
-    apart = one - other
-    return float(apart[_unchanged(apart)].mean())
-
-
-def _log_ratio(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    """Logarithm of how many times as bright ``one`` is; None where hardly a value has one."""
-    bright = (one > 0) & (other > 0)
-    if bright.sum() < LEAST_SHARED:
-        return None
-    one, other = one[bright], other[bright]
-    same = _unchanged(np.log(one / other))
-    # Of sums, not of pixels: rounding to integers makes ratios of small ones unfair.
-    return float(np.log(one[same].sum() / other[same].sum()))
+    ) + ("; ..." if len(groups) > 4 else "")
 
 
 def _unchanged(apart: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -274,7 +366,7 @@ def _solve_curves(
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
     """Knots and shifts of each scene for one band."""
     seen: list[list[NDArray[np.float64]]] = [[] for _ in range(count)]
-    quantiles = [np.quantile(each.values[:, number], QUANTILES, axis=1).T for each in shared]
+    quantiles = [each.levels[:, number] for each in shared]
     for each, (ours, theirs) in zip(shared, quantiles, strict=True):
         seen[each.one].append(ours)
         seen[each.other].append(theirs)
@@ -286,7 +378,7 @@ def _solve_curves(
         rows = _hats(ours, knots[each.one], starts[each.one], starts[-1])
         blocks.append(rows - _hats(theirs, knots[each.other], starts[each.other], starts[-1]))
         wanted.append(theirs - ours)
-        weights.append(np.full(len(ours), each.values.shape[-1] / len(ours)))
+        weights.append(np.full(len(ours), each.weights[number] / len(ours)))
     typical = np.concatenate(weights).mean()
     steps = _neighbours(knots, starts)
     blocks.append(steps)

@@ -15,6 +15,9 @@ from geotranslate.raster.grid import Grid
 # Side of the squares that are read in search of the first and last valid pixels.
 STEP = 512
 
+# What distance_inside holds of a pixel: two indexes and three numbers of 4 bytes, and validity.
+DISTANCE_BYTES = 24
+
 ReadValid = Callable[[Window], NDArray[np.bool_]]
 """Validity (rows, cols) of a window inside a scene."""
 
@@ -36,11 +39,12 @@ class Extent:
     right: int
 
     def tents(self, window: Window) -> NDArray[np.float32]:
-        """The product (rows, cols) of the distances to the ends of row and column, in pixels.
+        """The product (rows, cols) of the distances to the ends of row and column, at most 1.
 
-        Counted from a pixel's centre: 0.5, 1.5, ... 1.5, 0.5 along each axis. Where two whole
-        rasters of one size overlap by at most half of it, this fades from one to the other in a
-        straight line, up to their common rims.
+        Counted from a pixel's centre (0.5, 1.5, ... 1.5, 0.5), as shares of half an axis: a small
+        scene counts in its middle as much as a large one does. Where two whole rasters of one size
+        overlap by at most half of it, this fades from one to the other in a straight line, up to
+        their common rims.
         """
         rows = _tent(self.top, self.bottom, window.row_off, window.height)
         cols = _tent(self.left, self.right, window.col_off, window.width)
@@ -117,6 +121,10 @@ def _ends(read: Callable[[int, int], NDArray[np.bool_]], length: int) -> tuple[i
 
 
 def _tent(start: int, end: int, offset: float, length: float) -> NDArray[np.float32]:
-    """Distance of centres to the nearer end of an axis, for a part of it; never below a half."""
+    """Distance of centres to the nearer end of an axis, for a part of it, by half the axis.
+
+    Never below that of half a pixel.
+    """
     centres = np.arange(int(offset), int(offset + length), dtype=np.float32) + np.float32(0.5)
-    return np.asarray(np.minimum(centres - start, end - centres).clip(0.5))
+    distances = np.minimum(centres - start, end - centres).clip(0.5)
+    return np.asarray(distances / np.float32((end - start) / 2))

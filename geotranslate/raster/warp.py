@@ -16,6 +16,7 @@ from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window
 
 from geotranslate.errors import BandError, GridError, SettingError
+from geotranslate.raster.blend import Weights
 from geotranslate.raster.domain import Band, to_dtype
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.scene import Chip, Scene, intersect
@@ -29,8 +30,8 @@ RESAMPLINGS = {
 
 STRIP_COLS = 64
 
-# As many are read at once for a warp: 64 MB a band.
-MOST_SOURCE_PIXELS = 1 << 24
+# What a thread may hold of a source at once, in all bands and copies, while it is resampled.
+SOURCE_BYTES = 1 << 27
 
 
 class WarpedScenes:
@@ -104,12 +105,16 @@ def read_onto(scene: Scene, grid: Grid, window: Window, resampling: Resampling) 
     """A scene's pixels in a window of another grid; None where the two do not meet."""
     if scene.grid.is_aligned(grid):
         return _read_shifted(scene, grid.window_grid(window))
-    warped = warp_onto(
-        scene.grid, grid, window, resampling, lambda needed: as_numbers(scene.read(needed))
-    )
+
+    def read(needed: Window) -> NDArray[np.floating[Any]]:
+        chip = scene.read(needed)
+        return as_numbers(chip.pixels, chip.valid)
+
+    per_pixel = number_bytes(len(scene.bands), scene.dtype)
+    warped = warp_onto(scene.grid, grid, window, resampling, read, pixel_bytes=per_pixel)
     if warped is None:
         return None
-    valid = np.asarray(np.isfinite(warped).all(axis=0))
+    valid = where_valid(warped)
     pixels = to_dtype(np.where(valid, warped, 0), np.dtype(scene.dtype))
     return Chip(pixels, valid, grid.window_grid(window))
 
@@ -120,6 +125,9 @@ def warp_onto(
     window: Window,
     resampling: Resampling,
     read: Callable[[Window], NDArray[np.floating[Any]]],
+    *,
+    pixel_bytes: int,
+    rim: int = 0,
 ) -> NDArray[np.floating[Any]] | None:
     """Numbers (bands, rows, cols) in a window of another grid, NaN where invalid.
 
@@ -133,6 +141,8 @@ def warp_onto(
         resampling: how numbers are weighed.
         read: numbers (bands, rows, cols) in a window inside ``source``, NaN in all bands where
             they are invalid in one, so that the same pixels are left out of all.
+        pixel_bytes: what reading a pixel takes for a while, in all bands and copies.
+        rim: pixels of the source that are read around a window.
 
     Returns:
         None where the two do not meet.
@@ -154,9 +164,16 @@ def warp_onto(
     needed = _source_window(source, wide, scales)
     if needed is None:
         return None
-    if needed.width * needed.height > MOST_SOURCE_PIXELS and (strips > 1 or window.height > 1):
+    held = (needed.width + 2 * rim) * (needed.height + 2 * rim) * pixel_bytes
+    # Parts smaller than their rim would read little else, again and again.
+    can_halve = (strips > 1 or window.height > 1) and needed.width * needed.height > rim**2
+    if held > SOURCE_BYTES and can_halve:
         parts = _halves(window, start, strips)
-        return _joined([warp_onto(source, grid, part, resampling, read) for part in parts], parts)
+        warped = [
+            warp_onto(source, grid, part, resampling, read, pixel_bytes=pixel_bytes, rim=rim)
+            for part in parts
+        ]
+        return _joined(warped, parts)
     numbers = read(needed)
     place = source.window_grid(needed)
     return np.concatenate(
@@ -168,13 +185,33 @@ def warp_onto(
     )[..., ahead : ahead + int(window.width)]
 
 
-def as_numbers(chip: Chip) -> NDArray[np.floating[Any]]:
-    """A chip's pixels as floats that hold them exactly, NaN in all bands where one is invalid.
+def as_numbers(
+    pixels: NDArray[Any], valid: NDArray[np.bool_], weights: Weights | None = None
+) -> NDArray[np.floating[Any]]:
+    """Pixels as floats that hold them exactly, NaN in all bands where one is invalid.
 
     The warper then leaves out the very same pixels in each band, which no nodata value or alpha
-    band of GDAL's own achieves.
+    band of GDAL's own achieves. Weights (rows, cols), where given, are one more band.
     """
-    return np.where(chip.valid, chip.pixels.astype(_number_type(chip.pixels.dtype)), np.nan)
+    bands = len(pixels)
+    shape = bands + (weights is not None), *valid.shape
+    numbers = np.empty(shape, _number_type(pixels.dtype))
+    numbers[:bands] = pixels
+    if weights is not None:
+        numbers[bands] = weights
+    np.copyto(numbers, np.nan, where=~valid)
+    return numbers
+
+
+def where_valid(numbers: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """(rows, cols), where no band is NaN."""
+    return np.asarray(np.isfinite(numbers).all(axis=0))
+
+
+def number_bytes(bands: int, dtype: str) -> int:
+    """What a pixel takes that is read in a type and turned into numbers."""
+    stored = np.dtype(dtype)
+    return bands * (stored.itemsize + np.dtype(_number_type(stored)).itemsize)
 
 
 def _halves(window: Window, start: int, strips: int) -> list[Window]:

@@ -103,11 +103,12 @@ def distances(valid):
     top, left = (axis.min() for axis in inside)
     bottom, right = (axis.max() + 1 for axis in inside)
     weights = np.minimum(row - top, bottom - row) * np.minimum(col - left, right - col)
+    weights *= 4 / ((bottom - top) * (right - left))
     rows, cols = np.nonzero(~valid)
     nearest = np.full(valid.shape, np.inf)
     for hole in zip(rows + 0.5, cols + 0.5, strict=True):
         nearest = np.minimum(nearest, np.hypot(row - hole[0], col - hole[1]) - 0.5)
-    return weights * np.minimum(nearest, layers.FEATHER_PX)
+    return weights * np.minimum(nearest / layers.FEATHER_PX, 1)
 
 
 WEIGHTS = {"mean": lambda valid: np.ones(valid.shape), "feather": distances}
@@ -173,6 +174,18 @@ class TestValues:
         join([path for path, *_ in made], tmp_path / "out.tif", blend=blend)
         _, chip = read(tmp_path / "out.tif")
         assert (chip.pixels[:, chip.valid] == np.float32(0.1)).all()
+
+    def test_a_small_scene_on_a_large_one_counts_as_much_in_its_middle(self, make_raster, tmp_path):
+        large = make_raster("large.tif", np.full((1, 241, 241), 100, np.float32))
+        small = make_raster("small.tif", np.full((1, 61, 61), 200, np.float32), row=90, col=90)
+        join([large, small], tmp_path / "out.tif")
+        _, chip = read(tmp_path / "out.tif")
+        line = chip.pixels[0, 120]
+        assert line[120] == pytest.approx(150)
+        assert (line[:90] == 100).all()
+        # It grows up to there, without a step at the small scene's rim.
+        assert (np.diff(line[89:121]) > 0).all()
+        assert np.diff(line[89:121]).max() < 4
 
     @pytest.mark.parametrize("blend", ["feather", "mean"])
     def test_the_order_of_the_inputs_does_not_matter(self, pieces, tmp_path, blend):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import rasterio.warp
@@ -218,11 +220,38 @@ class TestPixels:
         path = make_raster("fine.tif", pixels, transform=fine)
         words = {"resolution": (10, 10), "resampling": "average"}
         _, expected = join([path], tmp_path / "a.tif", **words)
-        monkeypatch.setattr("geotranslate.raster.warp.MOST_SOURCE_PIXELS", 10_000)
+        monkeypatch.setattr("geotranslate.raster.warp.SOURCE_BYTES", 80_000)
         _, chip = join([path], tmp_path / "b.tif", **words)
         means = pixels.reshape(1, 60, 10, 60, 10).mean(axis=(2, 4))
         np.testing.assert_allclose(chip.pixels, means, rtol=1e-5)
         np.testing.assert_allclose(chip.pixels, expected.pixels, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("bands", "masked", "most"), [(12, False, 8e6), (4, True, 30e6)], ids=["bands", "rims"]
+    )
+    def test_memory_does_not_grow_with_the_difference_of_the_pixels_sizes(
+        self, make_raster, tmp_path, monkeypatch, bands, masked, most
+    ):
+        """Neither with the bands nor with the rims that feathering reads around each part."""
+        side = 1600 if masked else 600
+        fine = Affine(1, 0, 500_000, 0, -1, 4_000_000)
+        ones = np.ones((bands, side, side), np.uint16)
+        valid = np.ones((side, side), bool)
+        valid[: side // 3, side // 2] = not masked
+        mask = valid if masked else None
+        paths = [make_raster(f"{name}.tif", ones, transform=fine, valid=mask) for name in "ab"]
+        monkeypatch.setattr("geotranslate.raster.warp.SOURCE_BYTES", 1 << 22)
+        words = {"resolution": (10, 10), "resampling": "average"}
+        steps = mosaic_rasters(paths, tmp_path / "out.tif", **words)
+        tracemalloc.start()
+        try:
+            list(steps)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < most
+        _, chip = read(tmp_path / "out.tif")
+        assert (chip.pixels[:, chip.valid] == 1).all()
 
 
 class TestRefusals:

@@ -13,16 +13,31 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geotranslate.raster.blend import Place, Weights
-from geotranslate.raster.edges import Extent, distance_inside, find_extent, with_rim
+from geotranslate.raster.edges import (
+    DISTANCE_BYTES,
+    Extent,
+    distance_inside,
+    find_extent,
+    with_rim,
+)
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.plan import MosaicPlan, Piece
 from geotranslate.raster.scene import Chip, open_scene
-from geotranslate.raster.warp import RESAMPLINGS, as_numbers, warp_onto
+from geotranslate.raster.warp import (
+    RESAMPLINGS,
+    as_numbers,
+    number_bytes,
+    pixel_scales,
+    warp_onto,
+    where_valid,
+)
 
 OPEN_AT_ONCE = 64
 
-# Pixels of the mosaic over which a scene fades out along an edge inside its raster.
+# Pixels of the mosaic over which a scene fades out along an edge inside its raster, and the most
+# of the scene's own, since as many more are read around each window.
 FEATHER_PX = 128
+FEATHER_SOURCE_PX = 256
 
 
 @dataclass(frozen=True)
@@ -80,11 +95,17 @@ class Layers:
         if piece.resampled:
             resampling = RESAMPLINGS[plan.settings.resampling]
             numbers = warp_onto(
-                piece.grid, plan.grid, shared, resampling, lambda w: layer.numbers(w, weighted)
+                piece.grid,
+                plan.grid,
+                shared,
+                resampling,
+                lambda needed: layer.numbers(needed, weighted),
+                pixel_bytes=layer.pixel_bytes,
+                rim=layer.rim if weighted else 0,
             )
             if numbers is None:
                 return None
-            valid = np.asarray(np.isfinite(numbers).all(axis=0))
+            valid = where_valid(numbers)
             pixels, weights = numbers[: len(plan.bands)], numbers[-1] if weighted else 1.0
         else:
             pixels, valid, weights = layer.read(moved(shared, piece.window), weighted)
@@ -122,10 +143,11 @@ class _Layer:
         self._extents = extents
         self._bands = plan.bands
         self._weighing = plan.blend.weights
-        # How many of the mosaic's pixels one of the scene's is long.
-        self._scale = math.sqrt(
-            math.prod(piece.grid.resolution_m) / math.prod(plan.grid.resolution_m)
-        )
+        self._fade = 1
+        if self._weighing == "distance":
+            # How many of the mosaic's pixels one of the scene's is long.
+            scale = math.sqrt(math.prod(pixel_scales(piece.grid, plan.grid)))
+            self._fade = min(max(round(FEATHER_PX / scale), 1), FEATHER_SOURCE_PX)
         self._scene = open_scene(piece.path, bands=plan.asked_bands)
         self.close = self._scene.close
 
@@ -133,16 +155,15 @@ class _Layer:
         self, window: Window, weighted: bool
     ) -> tuple[NDArray[Any], NDArray[np.bool_], Weights]:
         """Pixels (bands, rows, cols), valid and weights (rows, cols) of a window of the scene."""
-        by_distance = weighted and self._weighing == "distance"
-        rim = self._fade + 1 if by_distance and not self._always_valid else 0
+        rim = self.rim if weighted else 0
         wide = with_rim(window, rim, self._piece.grid)
         chip = self._read(wide)
         place = moved(window, wide).toslices()
         weights: Weights = 1.0
-        if by_distance:
+        if weighted and self._weighing == "distance":
             weights = self._extent.tents(window)
-            weights *= distance_inside(chip.valid, self._fade)[place] if rim else self._fade
-            weights *= self._scale**3
+            if rim:
+                weights *= distance_inside(chip.valid, self._fade)[place] / np.float32(self._fade)
         elif weighted and self._weighing == "quality":
             weights = chip.pixels[-1][place]
         pixels = chip.pixels[: len(self._bands), *place]
@@ -153,16 +174,19 @@ class _Layer:
     def numbers(self, window: Window, weighted: bool) -> NDArray[np.floating[Any]]:
         """The pixels of a window as floats and, last, weights; NaN in all where invalid."""
         pixels, valid, weights = self.read(window, weighted)
-        numbers = as_numbers(Chip(pixels, valid, self._piece.grid.window_grid(window)))
-        if not weighted:
-            return numbers
-        last = np.where(valid, weights, np.nan).astype(numbers.dtype)
-        return np.concatenate([numbers, last[None]])
+        return as_numbers(pixels, valid, weights if weighted else None)
 
     @property
-    def _fade(self) -> int:
-        """FEATHER_PX in pixels of the scene."""
-        return max(1, round(FEATHER_PX / self._scale))
+    def rim(self) -> int:
+        """Pixels around a window that are read to weigh it."""
+        return self._fade + 1 if self._weighing == "distance" and not self._always_valid else 0
+
+    @property
+    def pixel_bytes(self) -> int:
+        """What reading a pixel takes for a while."""
+        bands = len(self._scene.bands) + 1
+        matched = 0 if self._adjustment is None else bands * 8
+        return number_bytes(bands, self._scene.dtype) + matched + (self.rim and DISTANCE_BYTES)
 
     @property
     def _always_valid(self) -> bool:

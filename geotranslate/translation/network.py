@@ -18,7 +18,7 @@ from geotranslate.translation.cells import cell_rows, measure_rows, read_grid
 from geotranslate.translation.engine import Engine
 from geotranslate.translation.precision import Arithmetic
 from geotranslate.translation.scene_plan import ScenePlan
-from geotranslate.translation.seams import (
+from geotranslate.translation.norm_statistics import (
     StatisticsRecord,
     measure_scenes,
     read_statistics,

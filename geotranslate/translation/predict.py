@@ -39,7 +39,7 @@ from geotranslate.translation.scene_plan import (
     wanted_part,
 )
 from geotranslate.translation.seam_check import SeamCheck, check_sample
-from geotranslate.translation.seams import choose_seams, read_statistics, write_statistics
+from geotranslate.translation.norm_statistics import choose_seams, read_statistics, write_statistics
 
 TRUSTED_MARGIN = 128
 """The most that is read around cores that are blended: nearer to its rim than this a deep U-Net is

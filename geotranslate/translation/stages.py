@@ -30,9 +30,10 @@ def stage(
         depth: results that are made, or being made, before they are asked for.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
-        function = thread.submit(context.__enter__).result()
+        entered = thread.submit(context.__enter__)
         pending: deque[Future[Result]] = deque()
         try:
+            function = entered.result()
             for item in items:
                 pending.append(thread.submit(function, item))
                 if len(pending) > depth:
@@ -42,6 +43,7 @@ def stage(
         except BaseException as error:
             for future in pending:
                 future.cancel()
-            thread.submit(context.__exit__, type(error), error, error.__traceback__).result()
+            if entered.exception() is None:
+                thread.submit(context.__exit__, type(error), error, error.__traceback__).result()
             raise
         thread.submit(context.__exit__, None, None, None).result()

@@ -1,4 +1,6 @@
+import signal
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -83,3 +85,45 @@ def test_closed_early_it_leaves_the_context_as_by_an_error_and_no_thread():
     steps.close()
     assert recorder.left == [GeneratorExit]
     assert threading.active_count() == threads
+
+
+def test_interrupted_while_the_context_is_entered_it_is_left_all_the_same():
+    """Ctrl-C, while a scene takes its time to open."""
+    begun, left = threading.Event(), []
+
+    @contextmanager
+    def slow():
+        begun.set()
+        time.sleep(0.2)
+        try:
+            yield str
+        except KeyboardInterrupt as error:
+            left.append(type(error))
+            raise
+
+    def interrupt():
+        begun.wait()
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            list(stage(slow(), range(3), depth=1))
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert left == [KeyboardInterrupt]
+
+
+def test_a_context_that_cannot_be_entered_is_not_left():
+    class Closed:
+        def __enter__(self):
+            raise OSError("gone")
+
+        def __exit__(self, *error):
+            raise AssertionError
+
+    with pytest.raises(OSError, match="gone"):
+        list(stage(Closed(), range(3), depth=1))

@@ -116,6 +116,8 @@ def mosaic(
     """
     from geotranslate.raster.mosaic import (
         MosaicSettings,
+        check_mosaic,
+        check_virtual,
         plan_mosaic,
         write_mosaic,
         write_virtual,
@@ -124,6 +126,7 @@ def mosaic(
     start = time.monotonic()
     plan = plan_mosaic(rasters, output, MosaicSettings(**settings))
     if dry_run:
+        (check_virtual if virtual else check_mosaic)(plan, output)
         _tell_plan(plan, output, overwrite=overwrite, as_json=as_json)
         return
     if virtual:

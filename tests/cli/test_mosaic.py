@@ -112,6 +112,28 @@ def test_wrong_words_get_one_sentence_and_their_status(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("output", "words", "mend"),
+    [
+        ("all.jp2", [], "--virtual for an index"),
+        ("all.vrt", [], "--virtual for an index"),
+        ("all.vrt", ["--virtual"], "Choose --blend first or last"),
+        ("all.tif", ["--virtual", "--blend", "first"], "Name it"),
+        ("all.tif", ["--match", "histogram"], "fall into 2 groups"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    tiles, tmp_path, make_raster, capsys, output, words, mend
+):
+    make_raster("tiles/apart.tif", np.full((1, 20, 20), 9, np.uint8), col=90)
+    command = ["mosaic", tiles, "-o", tmp_path / output, *words]
+    assert refused([*command, "--dry-run"], capsys) == refused(command, capsys)
+    status, told = refused([*command, "--dry-run"], capsys)
+    assert status == 2
+    assert mend in told
+    assert not list(tmp_path.glob("all.*"))
+
+
 def test_a_raster_that_does_not_fit_is_named(tiles, tmp_path, make_raster, capsys):
     make_raster("tiles/odd.tif", np.ones((2, 20, 20), np.uint8))
     status, told = refused(["mosaic", tiles, "-o", tmp_path / "out.tif"], capsys)

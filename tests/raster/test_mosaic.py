@@ -360,7 +360,7 @@ class TestResult:
 class TestRefusals:
     @pytest.mark.parametrize("name", ["out.png", "out.jp2", "out"])
     def test_a_name_of_another_format_is_refused_with_a_better_one(self, first, tmp_path, name):
-        with pytest.raises(SettingError, match=r"Name it .*out\.tif\."):
+        with pytest.raises(SettingError, match=r"Name it .*out\.tif, or say --virtual"):
             join([first], tmp_path / name)
         assert not (tmp_path / name).exists()
 

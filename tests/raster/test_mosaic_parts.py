@@ -21,6 +21,16 @@ from geotranslate.raster.mosaic.cutlines import write_footprints
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
 
+SCALED_BANDS = (
+    Band(name="B4", unit="reflectance", scale=1e-4, offset=-0.1, color="red"),
+    Band(name="height", unit="m"),
+)
+
+NAMELESS_BANDS = tuple(
+    band.model_copy(update={"name": f"band {number}"})
+    for number, band in enumerate(SCALED_BANDS, start=1)
+)
+
 
 def join(inputs, output, **words):
     list(mosaic_rasters(inputs, output, **words))
@@ -231,7 +241,10 @@ class TestVirtual:
                 words = {"nodata": 0}
             elif said == "mask":
                 words = {"valid": valid}
-            paths.append(make_raster(f"{index}.tif", pixels, row=row, col=col, **words))
+            path = make_raster(
+                f"{index}.tif", pixels, row=row, col=col, bands=SCALED_BANDS, **words
+            )
+            paths.append(path)
         scene, chip = join(paths, tmp_path / "out.tif", blend=blend)
         output = tmp_path / f"out{suffix}"
         plan = plan_mosaic(paths, output, MosaicSettings(blend=blend))
@@ -239,6 +252,9 @@ class TestVirtual:
         virtual, found = read(output)
         assert virtual.grid == scene.grid
         assert virtual.dtype == scene.dtype
+        assert scene.bands == SCALED_BANDS
+        named = SCALED_BANDS if suffix == ".vrt" else NAMELESS_BANDS
+        assert virtual.bands == named
         if said != "nowhere":
             np.testing.assert_array_equal(found.valid, chip.valid)
         np.testing.assert_array_equal(found.pixels[:, chip.valid], chip.pixels[:, chip.valid])

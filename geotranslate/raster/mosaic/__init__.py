@@ -8,12 +8,14 @@ from typing import Any
 
 from geotranslate.raster.mosaic.plan import MosaicPlan, plan_mosaic
 from geotranslate.raster.mosaic.settings import MosaicSettings
-from geotranslate.raster.mosaic.virtual import write_virtual
-from geotranslate.raster.mosaic.write import write_mosaic
+from geotranslate.raster.mosaic.virtual import check_virtual, write_virtual
+from geotranslate.raster.mosaic.write import check_mosaic, write_mosaic
 
 __all__ = [
     "MosaicPlan",
     "MosaicSettings",
+    "check_mosaic",
+    "check_virtual",
     "mosaic_rasters",
     "plan_mosaic",
     "write_mosaic",

@@ -37,7 +37,7 @@ from geotranslate.errors import SettingError
 from geotranslate.raster.domain import Band, to_physical
 from geotranslate.raster.mosaic.adjustment import Adjustment, constant
 from geotranslate.raster.mosaic.layers import Layers
-from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, names_of
+from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, find_anchor
 from geotranslate.raster.output import write_text
 
 MATCH_NAME = "match.json"
@@ -124,7 +124,6 @@ def match_scenes(
     if plan.settings.match is None or len(plan.pieces) < 2:
         return [None] * len(plan.pieces)
     names = [piece.path for piece in plan.pieces]
-    _check_joined(names, plan.pairs)
     path = scratch / MATCH_NAME
     if path.exists():
         yield len(plan.pairs)
@@ -134,10 +133,8 @@ def match_scenes(
         if found is not None:
             shared.append(found)
         yield done
-    _check_joined(names, [(each.one, each.other) for each in shared])
-    anchor = next(
-        (i for i, name in enumerate(names) if plan.settings.anchor in names_of(name)), None
-    )
+    check_joined(names, [(each.one, each.other) for each in shared])
+    anchor = find_anchor(plan.settings.anchor, names)
     solve = solve_gains if plan.settings.match == "gain" else solve_histograms
     solved = solve(plan, shared, anchor)
     write_text(path, json.dumps([asdict(each) for each in solved]))
@@ -294,7 +291,7 @@ def _places(overlap: Window) -> Iterator[Window]:
             )
 
 
-def _check_joined(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> None:
+def check_joined(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> None:
     """Refuse scenes that nothing holds together.
 
     Raises:

@@ -37,8 +37,6 @@ STRIP_ROWS = BLOCK
 # Threads that look at scenes, or write strips; each holds a block in memory.
 MOST_THREADS = 4
 
-SUFFIXES = (".tif", ".tiff")
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -242,7 +240,7 @@ def plan_mosaic(
     pieces = [_piece(look, grid, cutlines.get(look.path)) for look in looks]
     chosen = Places(piece.window for piece in pieces).meeting(grid.whole)
     pieces = [pieces[index] for index in chosen]
-    _check_anchor(settings.anchor, pieces)
+    find_anchor(settings.anchor, [piece.path for piece in pieces])
     # repr, since NaN does not equal NaN.
     alike = len({repr(piece.nodata) for piece in pieces}) == 1
     return MosaicPlan(
@@ -264,19 +262,6 @@ def plan_mosaic(
             ),
         },
     )
-
-
-def check_geotiff(output: Path) -> None:
-    """Refuse a name that other programs would take for another format's.
-
-    Raises:
-        SettingError: with a better one.
-    """
-    if output.suffix.lower() not in SUFFIXES:
-        raise SettingError(
-            f"{output} is not named like a GeoTIFF, which a mosaic always is, so other programs "
-            f"would take it for something else. Name it {output.with_suffix(SUFFIXES[0])}."
-        )
 
 
 def _find_inputs(inputs: Sequence[str | Path], output: Path) -> list[str]:
@@ -361,14 +346,27 @@ def _piece(look: _Look, grid: Grid, cutline: Area | None) -> Piece:
     )
 
 
-def _check_anchor(anchor: str | None, pieces: Sequence[Piece]) -> None:
+def find_anchor(anchor: str | None, paths: Sequence[str]) -> int | None:
+    """Index of the one raster that is called so: by its path, file name, or that without a suffix.
+
+    Raises:
+        SettingError: none is, or several are.
+    """
     if anchor is None:
-        return
-    if not any(anchor in names_of(piece.path) for piece in pieces):
+        return None
+    found = [index for index, path in enumerate(paths) if anchor in names_of(path)]
+    if not found:
         raise SettingError(
-            f"the anchor {anchor} is none of the rasters to be joined, such as {pieces[0].path}, "
+            f"the anchor {anchor} is none of the rasters to be joined, such as {paths[0]}, "
             "so nothing would hold the others. Name one of them by its path or file name."
         )
+    if len(found) > 1:
+        raise SettingError(
+            f"the anchor {anchor} is the name of {len(found)} of the rasters to be joined "
+            f"({paths[found[0]]}, {paths[found[1]]}{', ...' if len(found) > 2 else ''}), and one "
+            "only can stay as it is. Name it by its path."
+        )
+    return found[0]
 
 
 def names_of(path: str) -> tuple[str, ...]:

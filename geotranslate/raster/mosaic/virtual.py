@@ -33,6 +33,18 @@ def write_virtual(plan: MosaicPlan, output: Path, *, overwrite: bool = False) ->
         SettingError: pixels would have to be computed, or the output has another name.
         OutputError: the output cannot be written, or is there with other words.
     """
+    check_virtual(plan, output)
+    if output.name.lower().endswith(VRT):
+        return write_once(output, lambda path: write_text(path, _spell_vrt(plan)), overwrite)
+    return write_once(output, lambda path: _write_index(path, plan), overwrite)
+
+
+def check_virtual(plan: MosaicPlan, output: Path) -> None:
+    """Refuse what :func:`write_virtual` cannot write.
+
+    Raises:
+        SettingError: pixels would have to be computed, or the output has another name.
+    """
     name = output.name.lower()
     if not name.endswith((VRT, INDEX)):
         raise SettingError(
@@ -41,14 +53,12 @@ def write_virtual(plan: MosaicPlan, output: Path, *, overwrite: bool = False) ->
             "newer."
         )
     _check_nothing_computed(plan)
-    if name.endswith(VRT):
-        return write_once(output, lambda path: write_text(path, _spell_vrt(plan)), overwrite)
-    if plan.grid.transform.a < 0 or plan.grid.transform.e > 0:
+    turned = plan.grid.transform.a < 0 or plan.grid.transform.e > 0
+    if turned and name.endswith(INDEX):
         raise SettingError(
             f"the axes of the rasters run backwards, which an index such as {output} cannot say. "
             f"Name it {output.with_name(output.name[: -len(INDEX)] + VRT)}."
         )
-    return write_once(output, lambda path: _write_index(path, plan), overwrite)
 
 
 def write_once(output: Path, write: Callable[[Path], None], overwrite: bool) -> bool:
@@ -147,5 +157,12 @@ def _write_index(path: Path, plan: MosaicPlan) -> None:
         metadata["MASK_BAND"] = "YES"
     else:
         metadata["NODATA"] = repr(float(plan.nodata))
+    # GDAL reads no names of bands from here.
+    for number, band in enumerate(plan.bands, start=1):
+        metadata |= {
+            f"BAND_{number}_UNITTYPE": band.unit,
+            f"BAND_{number}_SCALE": repr(band.scale),
+            f"BAND_{number}_OFFSET": repr(band.offset),
+        }
     places = outlines([piece.grid for piece in pieces], plan.grid.crs)
     write_geopackage(path, gpd.GeoDataFrame(rows, geometry=places), "mosaic", metadata)

@@ -15,19 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geotranslate.errors import OutputError
+from geotranslate.errors import OutputError, SettingError
 from geotranslate.raster.blend import FirstValid
 from geotranslate.raster.domain import encode
 from geotranslate.raster.edges import Extent
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.layers import Layers, moved
-from geotranslate.raster.mosaic.match import match_scenes
-from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, check_geotiff
+from geotranslate.raster.mosaic.match import check_joined, match_scenes
+from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan
 from geotranslate.raster.output import FileJob, file_job, record_tags
 from geotranslate.raster.reading import open_many
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source, build_vrt
 from geotranslate.raster.writing import BLOCK, GeoTiff, write_cog
+
+SUFFIXES = (".tif", ".tiff")
 
 # Pixels are blended in blocks of this width, so that memory does not grow with the mosaic's.
 BLOCK_COLS = 2 * BLOCK
@@ -55,7 +57,7 @@ def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
         SettingError: the output is no GeoTIFF, or scenes cannot be matched.
         OutputError: the output cannot be written, or is there with other words.
     """
-    check_geotiff(output)
+    check_mosaic(plan, output)
     with file_job(output, plan.record, overwrite=overwrite) as job:
         if job.finished:
             return
@@ -69,6 +71,23 @@ def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
         sources.sort(key=lambda source: source.window.row_off)
         _join(plan, job, sources)
     yield plan.steps
+
+
+def check_mosaic(plan: MosaicPlan, output: Path) -> None:
+    """Refuse what :func:`write_mosaic` would refuse before it reads a pixel.
+
+    Raises:
+        SettingError: the output is not named like a GeoTIFF, or scenes that are to be matched
+            do not overlap.
+    """
+    if output.suffix.lower() not in SUFFIXES:
+        raise SettingError(
+            f"{output} is not named like a GeoTIFF, which a mosaic always is, so other programs "
+            f"would take it for something else. Name it {output.with_suffix(SUFFIXES[0])}, or say "
+            "--virtual for an index named .vrt."
+        )
+    if plan.settings.match is not None:
+        check_joined([piece.path for piece in plan.pieces], plan.pairs)
 
 
 def _write_strips(

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from geotranslate.choices import MosaicBlend
 
+SORTED_ROWS = 32
+
 Place = tuple[slice, slice]
 """Rows and columns of a canvas."""
 
@@ -128,17 +130,12 @@ class Median:
         """(bands, rows, cols)."""
         if len(self._layers) < 2:
             return self._layers[0] if self._layers else self._empty
-        # The first n of a pixel's n values are sorted; what is above is not looked at.
-        stack = np.stack(self._layers)
-        for depth in range(2, len(stack) + 1):
-            here = self._count == depth
-            stack[:depth, :, here] = np.sort(stack[:depth, :, here], axis=0)
-        count = np.maximum(self._count, 1)[None, None]
-        low, high = (
-            np.take_along_axis(stack, np.broadcast_to(index, (1, *stack.shape[1:])), axis=0)[0]
-            for index in ((count - 1) // 2, count // 2)
-        )
-        middle: NDArray[Any] = low + np.subtract(high, low, dtype=np.float64) / 2
+        # A few rows at a time: sorting takes several copies of what it sorts.
+        middle = np.empty(self._empty.shape)
+        for row in range(0, len(self.valid), SORTED_ROWS):
+            rows = slice(row, row + SORTED_ROWS)
+            stack = np.stack([layer[:, rows] for layer in self._layers])
+            middle[:, rows] = _middle(stack, self._count[rows])
         return middle
 
     def is_full(self, place: Place) -> bool:
@@ -157,6 +154,24 @@ class Median:
             np.copyto(self._layers[depth][:, *place], pixels, where=here)
         self._count[place] += valid
         self.valid[place] |= valid
+
+
+def _middle(stack: NDArray[Any], count: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The median (bands, rows, cols) of the first values of each pixel of a stack, sorted there.
+
+    Args:
+        stack: (values, bands, rows, cols).
+        count: (rows, cols), how many of them count.
+    """
+    for depth in range(2, len(stack) + 1):
+        here = count == depth
+        stack[:depth, :, here] = np.sort(stack[:depth, :, here], axis=0)
+    count = np.maximum(count, 1)[None, None]
+    low, high = (
+        np.take_along_axis(stack, np.broadcast_to(index, (1, *stack.shape[1:])), axis=0)[0]
+        for index in ((count - 1) // 2, count // 2)
+    )
+    return np.asarray(low + np.subtract(high, low, dtype=np.float64) / 2)
 
 
 class Highest:

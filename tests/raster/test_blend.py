@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geotranslate.choices import MOSAIC_BLENDS
+from geotranslate.raster import blend
 from geotranslate.raster.blend import BLENDS, FirstValid, Highest, Median, WeightedMean
 
 SHAPE = (9, 11)
@@ -77,9 +80,14 @@ def test_the_first_valid_value_stays(laid):
     assert canvas.is_full(everywhere) == canvas.valid.all()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(laid=st.lists(parts(), max_size=6))
-def test_the_median_is_numpys(laid):
+def test_the_median_is_numpys(monkeypatch, laid):
+    monkeypatch.setattr(blend, "SORTED_ROWS", 2)
     stack = np.full((max(len(laid), 1), 2, *SHAPE), np.nan)
     for layer, (place, pixels, valid, _) in zip(stack, laid, strict=False):
         layer[:, *place] = np.where(valid, pixels, np.nan)
@@ -88,6 +96,22 @@ def test_the_median_is_numpys(laid):
     expected = np.nanmedian(stack[:, :, canvas.valid], axis=0)
     np.testing.assert_allclose(canvas.values[:, canvas.valid], expected, rtol=1e-12, atol=1e-12)
     assert (canvas.values[:, ~canvas.valid] == 0).all()
+
+
+def test_the_median_of_many_values_takes_little_more_than_they_do():
+    canvas = Median(1, (512, 64), "float32")
+    place = slice(0, 512), slice(0, 64)
+    for index in range(40):
+        pixels = np.full((1, 512, 64), index, np.float32)
+        canvas.lay(place, pixels, np.ones((512, 64), bool), 1.0)
+    held = 40 * 512 * 64 * 4
+    tracemalloc.start()
+    try:
+        assert (canvas.values == 19.5).all()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < held / 3
 
 
 def test_the_median_keeps_as_many_layers_as_lie_on_each_other():

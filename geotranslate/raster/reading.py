@@ -25,7 +25,8 @@ Validity = Literal["nowhere", "mask", "nodata", "several"]
 of these, an alpha band, or floats, which may be NaN."""
 
 # Of decoded blocks. GDAL itself takes a twentieth of the memory, which may be gigabytes.
-CACHE_MB = "512"
+# Spelled in bytes, as hardly a user would: so that a user's own limit is told from this one.
+CACHE_BYTES = 512 * 2**20
 
 
 def open_dataset(path: str | Path) -> rasterio.DatasetReader:
@@ -33,7 +34,7 @@ def open_dataset(path: str | Path) -> rasterio.DatasetReader:
 
     A limit that the user or an earlier use of GDAL has set stays.
     """
-    os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES))
     # Who needs a place on the map says so in a sentence of ours, with the mend.
     with _UNPLACED, _quiet_range_check():
         return rasterio.open(path)
@@ -85,11 +86,11 @@ def bounded_cache(size: int) -> Iterator[None]:
 
     The limit is that of the process, for as long as this is open.
     """
-    if os.environ.get("GDAL_CACHEMAX", CACHE_MB) != CACHE_MB:
+    if os.environ.get("GDAL_CACHEMAX", str(CACHE_BYTES)) != str(CACHE_BYTES):
         yield
         return
     # Bytes and not megabytes: rasterio gives the number to GDAL's function, not to its option.
-    with rasterio.Env(GDAL_CACHEMAX=min(size, int(CACHE_MB) * 2**20)):
+    with rasterio.Env(GDAL_CACHEMAX=min(size, CACHE_BYTES)):
         yield
 
 

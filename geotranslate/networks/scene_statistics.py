@@ -108,15 +108,13 @@ def measure_statistics(
     """Statistics of each instance norm over all of ``images`` together.
 
     Each layer is normalized by them before the next one is measured, so one pass is enough and
-    the layers fit each other.
+    the layers fit each other. A layer with too few valid positions is left as it is, by mean 0 and
+    variance 1.
 
     Args:
         generator: as it was trained; it is left as it is.
         images: (N, C, H, W) windows of the scene, 0 at invalid pixels.
         valid: (N, 1, H, W) of 0 and 1; None where all pixels are valid.
-
-    Raises:
-        SettingError: no pixel is valid.
     """
     found: dict[str, Statistics] = {}
 
@@ -125,11 +123,6 @@ def measure_statistics(
         return standardize(x, found[name])
 
     _run(generator, images, valid, normalize)
-    if any(each.positions < ENOUGH for each in found.values()):
-        raise SettingError(
-            "the windows hold no valid pixels to take the scene's statistics from, and without "
-            "them instance norm has no level to give. Choose windows that hold data."
-        )
     return LayerStatistics(
         {name: Moments(each.mean[0].cpu(), each.variance[0].cpu()) for name, each in found.items()}
     )
@@ -222,19 +215,17 @@ class StatisticsGrid:
         """Give cells with few valid positions the statistics of the nearest cell with enough.
 
         Enough is a tenth of what the fullest cell has: a handful of pixels at the rim of the data
-        may happen to be equal, and would then be blown up, here and half a cell around.
-
-        Raises:
-            SettingError: no cell has any.
+        may happen to be equal, and would then be blown up, here and half a cell around. Where no
+        cell has enough in all layers, everything has mean 0 and variance 1.
         """
         enough = torch.stack(
             [each >= max(float(each.max()) / 10, ENOUGH) for each in self.positions.values()]
         ).all(0)
         if not enough.any():
-            raise SettingError(
-                "no cell holds valid pixels to take the scene's statistics from, and without them "
-                "instance norm has no level to give. Choose a scene that holds data."
-            )
+            for name in self.positions:
+                self.mean[name].zero_()
+                self.variance[name].fill_(1)
+            return
         nearest = distance_transform_edt(
             ~enough.numpy(), return_distances=False, return_indices=True
         )

@@ -135,9 +135,17 @@ def test_statistics_of_another_generator_are_refused_with_the_mend(other) -> Non
         with_statistics_grid(other, StatisticsGrid(generator(), (64, 64), 32))
 
 
-def test_windows_without_data_are_refused_with_the_mend() -> None:
-    with pytest.raises(SettingError, match="Choose windows that hold data"):
-        measure_statistics(generator(), torch.zeros(2, 2, 64, 64), torch.zeros(2, 1, 64, 64))
+@pytest.mark.parametrize("count", [0, 1])
+def test_layers_without_valid_positions_are_left_as_they_are(count: int) -> None:
+    images, _ = windows(1)
+    valid = torch.zeros(1, 1, 64, 64)
+    valid.view(-1)[:count] = 1
+    network = generator()
+    measured = measure_statistics(network, images * valid, valid)
+    for mean, variance in measured.layers.values():
+        assert not mean.any()
+        assert (variance == 1).all()
+    assert torch.isfinite(with_statistics(network, measured)(images)).all()
 
 
 def random_grid(network: Generator, shape: tuple[int, int], cell: int) -> StatisticsGrid:
@@ -275,9 +283,17 @@ def test_cells_with_a_handful_of_valid_pixels_are_not_trusted() -> None:
         assert torch.equal(grid.variance[name][0, 0], variance)
 
 
-def test_a_grid_without_data_is_refused_with_the_mend() -> None:
-    with pytest.raises(SettingError, match="Choose a scene that holds data"):
-        StatisticsGrid(generator(), (64, 64), 32).fill()
+@pytest.mark.parametrize("count", [0, 1, 4])  # 4 are enough for the first layers only
+def test_a_grid_with_next_to_no_data_leaves_layers_as_they_are(count: int) -> None:
+    network, (images, _) = generator(), windows(1)
+    valid = torch.zeros(1, 1, 64, 64)
+    valid.view(-1)[:count] = 1
+    grid = StatisticsGrid(network, (64, 128), 64)
+    grid.put(0, 1, measure_cells(network, images * valid, valid)[0])
+    grid.fill()
+    for name in grid.positions:
+        assert not grid.mean[name].any()
+        assert (grid.variance[name] == 1).all()
 
 
 def test_a_window_that_does_not_say_where_it_lies_is_refused_with_the_mend() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from geotranslate.errors import SettingError
 from geotranslate.raster.domain import Band
-from geotranslate.raster.mosaic import match, mosaic_rasters, plan_mosaic, write_mosaic
+from geotranslate.raster.mosaic import match, mosaic_rasters, plan_mosaic
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.scene import open_scene
@@ -198,17 +198,25 @@ class TestHistogram:
             return bent[index]
 
         paths = scenes(see, clouds=0)
-        for anchor, expected in (("0.tif", ground), (None, None)):
-            output = tmp_path / f"{anchor}.tif"
-            words = {"match": "histogram", "blend": "first", "anchor": anchor}
-            plan = plan_mosaic(paths, output, MosaicSettings(**words))
-            list(write_mosaic(plan, output))
-            if expected is not None:
-                chip = read(output)
-                off = np.abs(chip.pixels - expected)[:, chip.valid]
-                assert np.quantile(off, 0.95) < 60
-                before = [see(index, ground) for index in range(5)]
-                assert max(np.quantile(np.abs(each - ground), 0.95) for each in before) > 300
+        before = [see(index, ground) for index in range(5)]
+        assert max(np.quantile(np.abs(each - ground), 0.95) for each in before) > 300
+        words = {"match": "histogram", "blend": "first", "anchor": "0.tif"}
+        list(mosaic_rasters(paths, tmp_path / "anchored.tif", **words))
+        chip = read(tmp_path / "anchored.tif")
+        off = np.abs(chip.pixels - ground)[:, chip.valid]
+        assert np.quantile(off, 0.95) < 60
+
+        plan, found = solved(paths, tmp_path, match="histogram")
+        matched = np.full((len(paths), *ground.shape), np.nan)
+        for canvas, each, path, (row, col) in zip(matched, found, paths, PLACES, strict=True):
+            chip = read(path)
+            values = np.where(chip.valid, each.apply(chip.pixels, plan.bands), np.nan)
+            canvas[:, row : row + SIDE, col : col + SIDE] = values
+        # Where two meet they agree; in the mean over scenes nothing has moved.
+        for one, other in plan.pairs:
+            assert np.nanquantile(np.abs(matched[one] - matched[other]), 0.95) < 60
+        middle = [np.mean([np.median(s) for s in each.shifts]) for each in found]
+        assert abs(np.mean(middle)) < 60 < max(np.abs(middle))
 
     def test_without_an_anchor_two_scenes_meet_half_way(self, make_raster, tmp_path, ground):
         paths = [
@@ -265,6 +273,15 @@ class TestWork:
         path = make_raster("a.tif", np.ones((1, 4, 4), np.uint8))
         with pytest.raises(SettingError, match="Name one of them by its path or file name"):
             list(mosaic_rasters([path], tmp_path / "o.tif", match="gain", anchor="b.tif"))
+
+    def test_an_anchor_that_is_the_name_of_two_is_refused(self, make_raster, tmp_path):
+        pixels = np.random.default_rng(0).integers(1, 9, (1, 20, 20)).astype(np.uint8)
+        paths = [make_raster("x/a.tif", pixels), make_raster("y/a.tif", pixels * 2)]
+        for name in ("a", "a.tif"):
+            with pytest.raises(SettingError, match=r"x.a\.tif, .*y.a\.tif.* Name it by its path"):
+                solved(paths, tmp_path, match="gain", anchor=name)
+        _, found = solved(paths, tmp_path, match="gain", anchor=str(paths[1]))
+        np.testing.assert_allclose([each.factor[0] for each in found], [2, 1], rtol=1e-6)
 
     def test_one_scene_needs_no_match(self, make_raster, tmp_path):
         path = make_raster("a.tif", np.full((1, 4, 4), 3, np.uint8))

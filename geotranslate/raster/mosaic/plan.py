@@ -22,7 +22,7 @@ from geotranslate.errors import BandError, RasterError, SettingError
 from geotranslate.raster.blend import BLENDS, Blend
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.mosaic.grid import choose_grid, grid_bounds, window_on
+from geotranslate.raster.mosaic.grid import choose_grid, grid_bounds
 from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.reading import Validity, open_many
 from geotranslate.raster.scene import expand_paths, open_scene
@@ -335,7 +335,7 @@ def _piece(look: _Look, grid: Grid, cutline: Area | None) -> Piece:
     return Piece(
         path=look.path,
         grid=look.grid,
-        window=window_on(grid, grid_bounds(look.grid, grid.crs))
+        window=grid.window_around(grid_bounds(look.grid, grid.crs))
         if resampled
         else look.grid.window_in(grid),
         resampled=resampled,
@@ -354,7 +354,8 @@ def find_anchor(anchor: str | None, paths: Sequence[str]) -> int | None:
     """
     if anchor is None:
         return None
-    found = [index for index, path in enumerate(paths) if anchor in names_of(path)]
+    found = [index for index, path in enumerate(paths) if path == anchor]
+    found = found or [index for index, path in enumerate(paths) if anchor in names_of(path)]
     if not found:
         raise SettingError(
             f"the anchor {anchor} is none of the rasters to be joined, such as {paths[0]}, "

@@ -31,8 +31,8 @@ from geotranslate.chips.windows import (
     lay_windows,
 )
 from geotranslate.errors import ChipsError, GridError, SettingError
-from geotranslate.raster.area import Bounds, read_area
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.area import read_area
+from geotranslate.raster.grid import Bounds, Grid
 
 logger = logging.getLogger(__name__)
 

@@ -18,15 +18,13 @@ from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
 from geotranslate.errors import SettingError, reason
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Bounds, Grid
 
 # A straight edge in one CRS is a curve in another: edges get this many corners more.
 CORNERS_PER_EXTENT = 200
 
 # So much of the scene's extent is kept around it, since its edges are curves as well.
 MARGIN = 0.05
-
-Bounds = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ from geotranslate.errors import GridError, SettingError
 
 METRES_PER_DEGREE = 111_320.0
 
+# Thousandths of a pixel are rounding errors: bounds are written with rounded decimals.
+SLACK = 1e-3
+
+Bounds = tuple[float, float, float, float]
+"""(left, bottom, right, top) in the units of a CRS."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -50,7 +56,7 @@ class Grid:
         return Window(col_off=0, row_off=0, width=self.width, height=self.height)
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
+    def bounds(self) -> Bounds:
         """(left, bottom, right, top) in CRS units, whichever way the axes run."""
         x0, y0 = self.transform @ (0, 0)
         x1, y1 = self.transform @ (self.width, self.height)
@@ -78,7 +84,24 @@ class Grid:
         shift = Affine.translation(window.col_off, window.row_off)
         return Grid(self.crs, self.transform @ shift, int(window.width), int(window.height))
 
-    def window_of(self, bounds: tuple[float, float, float, float]) -> Window:
+    def window_around(self, bounds: Bounds) -> Window:
+        """The smallest window of whole pixels that covers ``bounds``; it may leave this grid.
+
+        At least a pixel on each side.
+
+        Args:
+            bounds: (left, bottom, right, top) in this grid's CRS.
+        """
+        left, bottom, right, top = bounds
+        inverse = ~self.transform
+        cols, rows = zip(inverse @ (left, bottom), inverse @ (right, top), strict=True)
+        col, row = (math.floor(min(axis) + SLACK) for axis in (cols, rows))
+        end_col, end_row = (math.ceil(max(axis) - SLACK) for axis in (cols, rows))
+        return Window(
+            col_off=col, row_off=row, width=max(end_col - col, 1), height=max(end_row - row, 1)
+        )
+
+    def window_of(self, bounds: Bounds) -> Window:
         """The smallest window of whole pixels that covers ``bounds`` and lies inside this grid.
 
         Args:
@@ -87,23 +110,19 @@ class Grid:
         Raises:
             GridError: the bounds and the grid share no pixel.
         """
-        left, bottom, right, top = bounds
-        inverse = ~self.transform
-        corners = [inverse @ (left, bottom), inverse @ (right, top)]
-        # A thousandth of a pixel forgives bounds that were written with rounded decimals.
-        first = [math.floor(min(axis) + 1e-3) for axis in zip(*corners, strict=True)]
-        last = [math.ceil(max(axis) - 1e-3) for axis in zip(*corners, strict=True)]
-        col, row = max(first[0], 0), max(first[1], 0)
-        end_col, end_row = min(last[0], self.width), min(last[1], self.height)
+        around = self.window_around(bounds)
+        col, row = max(around.col_off, 0), max(around.row_off, 0)
+        end_col = min(around.col_off + around.width, self.width)
+        end_row = min(around.row_off + around.height, self.height)
         if end_col <= col or end_row <= row:
             raise GridError(
-                f"the bounds {_spell(bounds)} lie outside the raster, which covers "
-                f"{_spell(self.bounds)} in {self.crs}: nothing would be left. Give bounds as "
+                f"the bounds {spell_bounds(bounds)} lie outside the raster, which covers "
+                f"{spell_bounds(self.bounds)} in {self.crs}: nothing would be left. Give bounds as "
                 "left,bottom,right,top in the raster's own coordinates."
             )
         return Window(col_off=col, row_off=row, width=end_col - col, height=end_row - row)
 
-    def is_aligned(self, other: Grid, tolerance: float = 1e-3) -> bool:
+    def is_aligned(self, other: Grid, tolerance: float = SLACK) -> bool:
         """Whether the pixels of both grids lie on each other, give or take ``tolerance`` pixels.
 
         The grids may cover different places and still be aligned.
@@ -126,7 +145,8 @@ class Grid:
         )
 
 
-def _spell(bounds: tuple[float, float, float, float]) -> str:
+def spell_bounds(bounds: Bounds) -> str:
+    """Bounds as a person reads them."""
     return "(" + ", ".join(f"{edge:.10g}" for edge in bounds) + ")"
 
 

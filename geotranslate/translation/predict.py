@@ -20,18 +20,26 @@ from geotranslate.networks.build import Generator
 from geotranslate.raster.area import read_area
 from geotranslate.raster.cores import TAPERS, Lattice, core_size, core_step
 from geotranslate.raster.domain import Domain
-from geotranslate.raster.output import FileJob, file_job, record_tags
+from geotranslate.raster.grid import Bounds
+from geotranslate.raster.output import (
+    LOCK_NAME,
+    FileJob,
+    explained,
+    file_job,
+    locked,
+    record_tags,
+)
 from geotranslate.raster.scene import expand_paths
 from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import BLOCK, write_cog
 from geotranslate.translation.bundle import Direction, load_bundle
 from geotranslate.translation.engine import good_batch
 from geotranslate.translation.network import Network
+from geotranslate.translation.norm_statistics import choose_seams
 from geotranslate.translation.pipeline import translate_rows
 from geotranslate.translation.precision import choose_arithmetic, choose_device
 from geotranslate.translation.preflight import check_scene, open_matching
 from geotranslate.translation.scene_plan import (
-    Bounds,
     ScenePlan,
     check_output,
     has_share,
@@ -39,7 +47,6 @@ from geotranslate.translation.scene_plan import (
     wanted_part,
 )
 from geotranslate.translation.seam_check import SeamCheck, check_sample
-from geotranslate.translation.norm_statistics import choose_seams, read_statistics, write_statistics
 
 TRUSTED_MARGIN = 128
 """The most that is read around cores that are blended: nearer to its rim than this a deep U-Net is
@@ -48,7 +55,7 @@ not trusted, and its halo of 512 px would cost more than the blending saves."""
 ROW_BLOCK = BLOCK // 2
 """Side of the blocks of a row's file."""
 
-State = Literal["translating", "joining", "written", "unchanged", "checked"]
+State = Literal["measuring", "translating", "joining", "written", "unchanged", "checked"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Progress:
             them, where statistics are measured, a row of cells each or one for a sample.
         total: steps of all scenes.
         output: the file that is being made.
-        state: ``translating``; ``joining`` the rows; ``written``, when the output is complete, or
+        state: ``measuring`` statistics for all scenes; ``translating``; ``joining`` the rows; ``written``, when the output is complete, or
             ``unchanged``, where the same words had completed it before; and ``checked`` for seams
             after that, if it was asked for.
         pixels: valid pixels that this step translated.
@@ -131,7 +138,7 @@ def predict_scenes(
 
     Yields:
         Progress at the start of each scene, after each batch of cores and each output; steps of
-        measuring come first, as ``translating``.
+        measuring a scene for itself come first, as ``translating``.
 
     Raises:
         BundleError: there is no model, it is damaged, or has no way back.
@@ -187,31 +194,40 @@ def predict_scenes(
             plans.append(
                 ScenePlan(open_again, scene.bands, scene.grid, target, part, area, lattice, record)
             )
-    if statistics is not None:
-        network, plans = _with_statistics(network, plans, Path(statistics))
+    file = None if statistics is None else Path(statistics)
+    if file is not None:
+        plans = _with_statistics(network, plans, file)
     for plan in plans:
         check_output(plan.output, plan.record, overwrite=overwrite)
+    if file is not None and not file.exists():
+        _check_new_file(file)
     work = Work(network, batch or good_batch(lattice.size, place), overwrite, check_seams)
-    return _carry_out(plans, work)
+    return _carry_out(plans, work) if file is None else _carry_out_alike(plans, work, file)
 
 
-def _with_statistics(
-    network: Network, plans: Sequence[ScenePlan], path: Path
-) -> tuple[Network, list[ScenePlan]]:
-    """Network and plans with the statistics of a file, which is made if it is not there."""
-    record = read_statistics(path, network.identity) if path.exists() else None
-    if record is None:
-        record = network.measure_together(plans)
-        if record is None:
-            raise SettingError(
-                f"no valid pixel was found in {len(plans)} scenes, so there are no statistics to "
-                f"write to {path}. Give a scene that holds data, or leave out --statistics."
-            )
-        write_statistics(path, record)
-    said = {"statistics": record.digest}
-    return replace(network, statistics=record), [
-        replace(plan, record=plan.record | said) for plan in plans
-    ]
+def _with_statistics(network: Network, plans: Sequence[ScenePlan], file: Path) -> list[ScenePlan]:
+    """Plans that say which statistics are used: those of a file, or to be measured into it."""
+    names = {name for plan in plans for name, *_ in plan.record["scene"]["files"]}
+    taken = {Path(name).resolve() for name in names} | {plan.output.resolve() for plan in plans}
+    if file.resolve() in taken:
+        raise SettingError(
+            f"{file} is a scene or an output, and cannot hold statistics too. Choose another file, "
+            f"such as {file.with_suffix('.json')}."
+        )
+    said = network.read_statistics(file).digest if file.exists() else UNKNOWN
+    return [replace(plan, record=plan.record | {"statistics": said}) for plan in plans]
+
+
+def _check_new_file(file: Path) -> None:
+    """Find out before the work whether a file can be written; its folder is made."""
+    with explained(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(_lock(file), file):
+        pass
+
+
+def _lock(file: Path) -> Path:
+    return file.with_name(file.name + LOCK_NAME)
 
 
 def _lattice(generator: Generator, size: int, blend: PredictBlend) -> Lattice:
@@ -242,9 +258,30 @@ class Work:
     check_seams: bool
 
 
-def _carry_out(plans: Sequence[ScenePlan], work: Work) -> Iterator[Progress]:
+def _carry_out_alike(plans: Sequence[ScenePlan], work: Work, file: Path) -> Iterator[Progress]:
+    """Translate scenes with the statistics of one file, which is made if it is not there."""
+    measured = 0
+    if not file.exists():
+        total = sum(_steps(plan, work.network) for plan in plans)
+        yield Progress(0, total, file, "measuring")
+        with locked(_lock(file), file):
+            for _ in work.network.measure_together(plans, file):
+                measured += 1
+                yield Progress(measured, total, file, "measuring")
+        if not file.exists():
+            raise SettingError(
+                f"no valid pixel was found in {len(plans)} scenes, so there are no statistics to "
+                f"write to {file}. Give a scene that holds data, or leave out --statistics."
+            )
+    network = replace(work.network, statistics=work.network.read_statistics(file))
+    plans = _with_statistics(network, plans, file)
+    yield from _carry_out(plans, replace(work, network=network), before=measured)
+
+
+def _carry_out(plans: Sequence[ScenePlan], work: Work, *, before: int = 0) -> Iterator[Progress]:
+    """Translate scenes one by one, after so many steps that were done before."""
     steps = [_steps(plan, work.network) for plan in plans]
-    before, total = 0, sum(steps)
+    total = before + sum(steps)
     for plan, all_steps in zip(plans, steps, strict=True):
         yield Progress(before, total, plan.output, "translating")
         with file_job(plan.output, plan.record, overwrite=work.overwrite) as job:

@@ -15,14 +15,12 @@ from geotranslate.errors import GridError, SettingError
 from geotranslate.raster.area import Area
 from geotranslate.raster.cores import Core, Lattice, plan_cores
 from geotranslate.raster.domain import Band
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Bounds, Grid
 from geotranslate.raster.output import check_same_work, read_record
 from geotranslate.raster.scene import RASTER_SUFFIXES, Scene
 from geotranslate.raster.vrt import Source
 
 GEOTIFF_SUFFIXES = {".tif", ".tiff"}
-
-Bounds = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -147,6 +145,8 @@ def wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None)
 def check_output(output: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     """Refuse early what would be refused, or destroyed, when its turn comes.
 
+    What is `UNKNOWN` yet counts as the same, where the finished work has it at all.
+
     Raises:
         SettingError: the output is the scene itself.
         OutputError: it is there already, made by other words.
@@ -157,4 +157,9 @@ def check_output(output: Path, record: dict[str, Any], *, overwrite: bool) -> No
             "Choose another output."
         )
     if output.exists() and not overwrite:
-        check_same_work(output, read_record(output), record)
+        before = read_record(output)
+        known = {
+            name: (before or {}).get(name, value) if value == UNKNOWN else value
+            for name, value in record.items()
+        }
+        check_same_work(output, before, known)

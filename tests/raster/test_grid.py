@@ -111,6 +111,18 @@ def test_bounds_that_reach_beyond_the_raster_are_cut_at_its_edge():
     assert window == Window(col_off=0, row_off=0, width=5, height=20)
 
 
+@pytest.mark.parametrize("steps", STEPS)
+def test_the_window_around_bounds_may_leave_the_raster(steps):
+    grid = grid_of(*steps)
+    window = Window(col_off=-7, row_off=15, width=9, height=30)
+    left, bottom, right, top = grid.window_grid(window).bounds
+    x, y = grid.resolution
+    assert grid.window_around((left, bottom, right, top)) == window
+    assert grid.window_around((left + x / 2, bottom + y / 2, right, top)) == window
+    point = left + x / 2, bottom + y / 2
+    assert grid.window_around((*point, *point)).width == 1
+
+
 def test_bounds_outside_the_raster_are_refused_with_what_it_covers():
     with pytest.raises(GridError, match=r"covers \(500000, 3999800, 500300, 4000000\)"):
         grid_of().window_of((0, 0, 10, 10))

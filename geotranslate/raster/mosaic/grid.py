@@ -13,12 +13,11 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
-from rasterio.windows import Window
 
 from geotranslate.choices import SNAPS
 from geotranslate.errors import GridError, SettingError
-from geotranslate.raster.grid import Grid
-from geotranslate.raster.mosaic.settings import Bounds, MosaicSettings
+from geotranslate.raster.grid import Bounds, Grid, spell_bounds
+from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.scene import open_scene
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 # GDAL counts rows and columns in 32 bits with a sign.
 LONGEST = 2**31 - 1
-
-# Thousandths of a pixel are rounding errors, as in the rest of the project.
-SLACK = 1e-3
 
 
 def choose_grid(
@@ -57,15 +53,15 @@ def choose_grid(
     wanted = settings.bounds or whole
     if not any(_shared(box, wanted) for box in boxes):
         raise GridError(
-            f"the bounds {_spell(wanted)} meet none of the rasters, which cover {_spell(whole)} in "
-            f"{crs.to_string()}: nothing would be in the mosaic. Give bounds as "
-            "left,bottom,right,top in the mosaic's CRS."
+            f"the bounds {spell_bounds(wanted)} meet none of the rasters, which cover "
+            f"{spell_bounds(whole)} in {crs.to_string()}: nothing would be in the mosaic. Give "
+            "bounds as left,bottom,right,top in the mosaic's CRS."
         )
     area = None
     if settings.aoi is not None:
         area = _read_area(settings.aoi, crs, wanted)
         wanted = _shared(wanted, area.bounds) or wanted
-    return _checked(base.window_grid(window_on(base, wanted))), area
+    return _checked(base.window_grid(base.window_around(wanted))), area
 
 
 def _read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
@@ -75,8 +71,8 @@ def _read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
     area = read_area(path, crs, bounds)
     if area.shape.is_empty or not _shared(area.bounds, bounds):
         raise SettingError(
-            f"the area of interest {path}, which covers {_spell(area.drawn_bounds)} in "
-            f"{area.drawn_crs.to_string()}, lies outside the mosaic's {_spell(bounds)} in "
+            f"the area of interest {path}, which covers {spell_bounds(area.drawn_bounds)} in "
+            f"{area.drawn_crs.to_string()}, lies outside the mosaic's {spell_bounds(bounds)} in "
             f"{crs.to_string()}: nothing would be left. Give an area that overlaps the rasters."
         )
     return area
@@ -136,23 +132,11 @@ def grid_bounds(grid: Grid, crs: CRS) -> Bounds:
     left, _, right, _ = bounds
     if not all(map(math.isfinite, bounds)) or left > right:
         raise GridError(
-            f"a raster in {grid.crs.to_string()}, which covers {_spell(grid.bounds)}, has no place "
-            f"in {crs.to_string()}, so they cannot become one mosaic. Choose a CRS that holds all "
-            "of them with --crs, or leave that raster out."
+            f"a raster in {grid.crs.to_string()}, which covers {spell_bounds(grid.bounds)}, has no "
+            f"place in {crs.to_string()}, so they cannot become one mosaic. Choose a CRS that "
+            "holds all of them with --crs, or leave that raster out."
         )
     return bounds
-
-
-def window_on(grid: Grid, bounds: Bounds) -> Window:
-    """The smallest window of whole pixels around bounds; it may leave the grid."""
-    left, bottom, right, top = bounds
-    inverse = ~grid.transform
-    cols, rows = zip(inverse @ (left, top), inverse @ (right, bottom), strict=True)
-    col, row = (math.floor(min(axis) + SLACK) for axis in (cols, rows))
-    end_col, end_row = (math.ceil(max(axis) - SLACK) for axis in (cols, rows))
-    return Window(
-        col_off=col, row_off=row, width=max(end_col - col, 1), height=max(end_row - row, 1)
-    )
 
 
 def _join_aligned(grids: Sequence[Grid]) -> Grid:
@@ -208,7 +192,3 @@ def _shared(one: Bounds, other: Bounds) -> Bounds | None:
     left, bottom = max(one[0], other[0]), max(one[1], other[1])
     right, top = min(one[2], other[2]), min(one[3], other[3])
     return (left, bottom, right, top) if left < right and bottom < top else None
-
-
-def _spell(bounds: Bounds) -> str:
-    return "(" + ", ".join(f"{edge:.10g}" for edge in bounds) + ")"

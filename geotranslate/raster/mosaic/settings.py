@@ -12,8 +12,7 @@ from rasterio.crs import CRS
 from geotranslate.choices import MOSAIC_MATCHES, RESAMPLINGS, MosaicBlend, MosaicMatch, Resampling
 from geotranslate.errors import SettingError, reason
 from geotranslate.raster.blend import BLENDS
-
-Bounds = tuple[float, float, float, float]
+from geotranslate.raster.grid import Bounds
 
 
 @dataclass(frozen=True)

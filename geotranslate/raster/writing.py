@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from geotranslate.errors import OutputError, reason
@@ -26,6 +30,10 @@ BLOCK = 512
 
 JOINING_CACHE = 64 * 2**20
 """Bytes of decoded blocks that GDAL keeps while it joins files: it goes through them once."""
+
+
+DEFLATE: dict[str, Any] = {"compress": "deflate", "zlevel": 1}
+ZSTD: dict[str, Any] = {"compress": "zstd", "zstd_level": 1}
 
 
 class GeoTiff:
@@ -114,6 +122,7 @@ def write_cog(
     dtype: str,
     nodata: float | None = None,
     tags: Mapping[str, str] | None = None,
+    overviews: Literal["average", "nearest"] = "average",
     inputs: Iterable[Sequence[Any]] = (),
     scratch: Path,
 ) -> None:
@@ -130,6 +139,7 @@ def write_cog(
         dtype: numpy's name of the type.
         nodata: value for "nothing here"; without one the result has an internal mask.
         tags: metadata of the result.
+        overviews: how pixels become one of an overview; nearest where a mean has no meaning.
         inputs: name, size in bytes and time in ns of each file that all of it was made of.
         scratch: folder for the virtual raster and the unfinished copy, on the same disk.
 
@@ -151,7 +161,7 @@ def write_cog(
                 PREDICTOR="YES",
                 BLOCKSIZE=str(BLOCK),
                 BIGTIFF="IF_SAFER",
-                OVERVIEW_RESAMPLING="AVERAGE",
+                OVERVIEW_RESAMPLING=overviews.upper(),
                 NUM_THREADS="ALL_CPUS",
             )
         check_readable(part, grid)
@@ -193,11 +203,30 @@ def check_readable(path: Path, grid: Grid | None = None) -> None:
         ) from error
 
 
+@functools.cache
+def quickest_codec() -> dict[str, Any]:
+    """Creation options for files that only we read: ZSTD, where this build of GDAL has it."""
+    try:
+        with (
+            MemoryFile() as memory,
+            memory.open(
+                driver="GTiff",
+                width=1,
+                height=1,
+                count=1,
+                dtype="uint8",
+                transform=Affine.scale(2),
+                **ZSTD,
+            ),
+        ):
+            return ZSTD
+    except (RasterioError, CPLE_BaseError):
+        return DEFLATE
+
+
 def _layout(grid: Grid, dtype: str, passing: bool) -> dict[str, Any]:
     """Creation options: blocks where the raster is larger than one, cheap compression."""
-    codec = (
-        {"compress": "zstd", "zstd_level": 1} if passing else {"compress": "deflate", "zlevel": 1}
-    )
+    codec = quickest_codec() if passing else DEFLATE
     predictor = 3 if np.issubdtype(np.dtype(dtype), np.floating) else 2
     layout: dict[str, Any] = codec | {"predictor": predictor}
     if min(grid.shape) > BLOCK // 2:

@@ -87,6 +87,7 @@ def test_a_settings_file_gives_way_to_flags(tiles, tmp_path):
         (["{tiles}", "--bounds", "1,2,3"], 2, "Write left,bottom,right,top"),
         (["{tiles}", "--bounds", "1,2,3,4"], 2, "Give bounds as left,bottom,right,top"),
         (["{tiles}", "--crs", "EPSG:nothing"], 2, "Give it as EPSG:32633"),
+        (["{tiles}", "--crs", "4326"], 2, "Give it as EPSG:4326"),
         (["{tiles}", "--snap", "nothing.tif"], 2, "nothing.tif does not exist"),
         (["{tiles}", "--aoi", "nothing.gpkg"], 2, "Give a file of polygons"),
         (["{tiles}", "--cutline", "nothing.gpkg"], 2, "Give a file of polygons"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 import shapely
 from affine import Affine
+from rasterio.errors import RasterioIOError
 
-from geotranslate.errors import BandError, RasterError, SettingError, TakenError
+from geotranslate.errors import BandError, OutputError, RasterError, SettingError, TakenError
 from geotranslate.raster.domain import Band
 from geotranslate.raster.mosaic import (
     MosaicSettings,
@@ -18,8 +21,11 @@ from geotranslate.raster.mosaic import (
     write_virtual,
 )
 from geotranslate.raster.mosaic.cutlines import write_footprints
+from geotranslate.raster.output import explained
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
+
+RESAMPLED = {"nearest": "bilinear", "bilinear": "nearest"}
 
 SCALED_BANDS = (
     Band(name="B4", unit="reflectance", scale=1e-4, offset=-0.1, color="red"),
@@ -344,6 +350,45 @@ class TestCopies:
         with pytest.raises(RasterError, match=r"b\.tif cannot be read at row"):
             join([first, second], tmp_path / "out.tif")
         assert not (tmp_path / "out.tif").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "read"),
+        [
+            ("No space left on device", []),
+            ("Read-only file system", []),
+            ("Cannot read 8100 bytes at offset 40932", ["0", "1", "2"]),
+            ("No such file or directory", ["0", "1", "2"]),
+        ],
+    )
+    def test_scenes_are_read_again_once_and_only_if_reading_failed(
+        self, make_raster, tmp_path, monkeypatch, words, read
+    ):
+        def fail(output, *args, **settings):
+            with explained(output):
+                raise RasterioIOError(words)
+
+        found = []
+        monkeypatch.setattr("geotranslate.raster.mosaic.plan.STRIP_ROWS", 16)
+        monkeypatch.setattr("geotranslate.raster.mosaic.write.write_cog", fail)
+        monkeypatch.setattr("geotranslate.raster.mosaic.write._read_all", found.append)
+        ones = np.ones((1, 60, 20), np.uint8)
+        paths = [make_raster(f"{col}.tif", ones, col=20 * col) for col in range(3)]
+        with pytest.raises(OutputError):
+            join(paths, tmp_path / "out.tif")
+        assert [Path(path).stem for path in found] == read
+
+    @pytest.mark.parametrize(("resampling", "middle"), [("nearest", False), ("bilinear", True)])
+    def test_overviews_of_the_nearest_hold_no_new_values(
+        self, make_raster, tmp_path, resampling, middle
+    ):
+        classes = np.random.default_rng(0).choice(np.uint8([10, 50]), (1, 600, 600))
+        output = tmp_path / "out.tif"
+        join([make_raster("a.tif", classes)], output, blend="first", resampling=resampling)
+        with rasterio.open(output, OVERVIEW_LEVEL=0) as overview:
+            found = np.unique(overview.read(1))
+        assert bool(set(found) - {10, 50}) == middle
+        with pytest.raises(TakenError, match="resampling"):
+            join([tmp_path / "a.tif"], output, blend="first", resampling=RESAMPLED[resampling])
 
 
 @pytest.mark.real

@@ -1,10 +1,20 @@
 import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from rasterio.env import get_gdal_config
 
-from geotranslate.raster.reading import bounded_cache, open_dataset, striped_bytes
+from geotranslate.raster.reading import (
+    bounded_cache,
+    open_dataset,
+    open_many,
+    read_pixels,
+    striped_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +49,42 @@ def test_a_limit_that_the_user_has_set_stays(monkeypatch, limit):
     thread.start()
     thread.join()
     assert found == [True]
+
+
+def test_the_warning_filters_stay_as_they_were_when_threads_open_files(make_raster):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = make_raster("a.tif", np.ones((1, 4, 4), np.uint8), transform=Affine.identity())
+    before = list(warnings.filters)
+
+    def look(_):
+        for _ in range(30):
+            open_dataset(path).close()
+
+    with ThreadPoolExecutor(8, initializer=open_many) as threads:
+        list(threads.map(look, range(8)))
+    assert warnings.filters == before
+
+
+def test_many_files_are_opened_without_a_look_at_their_folder(make_raster, monkeypatch):
+    """A mask beside a file is found all the same; what the user says of folders counts."""
+    path = make_raster("a.tif", np.ones((1, 4, 4), np.uint8))
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
+        rasterio.open(path, "r+") as file,
+    ):
+        file.write_mask(np.eye(4, dtype=bool))
+    assert path.with_name("a.tif.msk").exists()
+
+    def look():
+        with open_dataset(path) as dataset:
+            _, valid = read_pixels(dataset, [1])
+        return get_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN"), valid.sum()
+
+    for said, found in ((None, "TRUE"), ("EMPTY_DIR", "EMPTY_DIR")):
+        if said:
+            monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", said)
+        with ThreadPoolExecutor(1, initializer=open_many) as threads:
+            listing, count = threads.submit(look).result()
+        assert listing == found
+        assert said or count == 4

@@ -9,6 +9,8 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import RasterioIOError
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
@@ -17,7 +19,7 @@ from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source
-from geotranslate.raster.writing import GeoTiff, check_readable, write_cog
+from geotranslate.raster.writing import GeoTiff, check_readable, quickest_codec, write_cog
 
 BANDS = (
     Band(name="B4", unit="reflectance", scale=1e-4, offset=-0.1, color="red"),
@@ -116,6 +118,25 @@ class TestGeoTiff:
     def test_a_missing_folder_is_said(self, tmp_path):
         with pytest.raises(OutputError, match=r"a\.tif"):
             GeoTiff(tmp_path / "away" / "a.tif", grid_of(5, 7), bands=BANDS, dtype="uint8")
+
+    def test_without_zstd_it_is_deflated(self, tmp_path, monkeypatch):
+        def refuse(*args, **options):
+            raise RasterioIOError("Cannot create TIFF file due to missing codec for ZSTD")
+
+        def written():
+            quickest_codec.cache_clear()
+            with GeoTiff(path, grid, bands=BANDS, dtype="uint8", nodata=0, passing=True) as file:
+                file.write(whole(grid), *noise("uint8", grid))
+            with rasterio.open(path) as dataset:
+                return dataset.compression.name
+
+        path, grid = tmp_path / "a.tif", grid_of(9, 7)
+        assert written() == "zstd"
+        monkeypatch.setattr(MemoryFile, "open", refuse)
+        try:
+            assert written() == "deflate"
+        finally:
+            quickest_codec.cache_clear()
 
 
 class TestCog:

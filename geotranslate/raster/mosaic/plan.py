@@ -388,7 +388,8 @@ def _name_settings(
             "transform": list(grid.transform)[:6],
             "shape": list(grid.shape),
         }
-    if any(piece.resampled for piece in pieces):
+    # The nearest also makes the overviews.
+    if any(piece.resampled for piece in pieces) or settings.resampling == "nearest":
         named["resampling"] = settings.resampling
     for name in ("bands", "quality", "match", "anchor"):
         if (value := getattr(settings, name)) is not None:

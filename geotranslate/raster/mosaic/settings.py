@@ -119,7 +119,8 @@ class MosaicSettings:
         try:
             return CRS.from_user_input(self.crs)
         except ValueError as error:  # CRSError, or what int() says of EPSG:x
+            known = f"EPSG:{self.crs}" if self.crs.isdigit() else "EPSG:32633"
             raise SettingError(
                 f"the coordinate reference system {self.crs!r} is unknown ({reason(error)}). "
-                "Give it as EPSG:32633, as WKT, or as PROJ's words."
+                f"Give it as {known}, as WKT, or as PROJ's words."
             ) from error

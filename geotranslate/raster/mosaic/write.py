@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geotranslate.errors import OutputError, SettingError
+from geotranslate.errors import OutputError, SettingError, reason
 from geotranslate.raster.blend import FirstValid
 from geotranslate.raster.domain import encode
 from geotranslate.raster.edges import Extent
@@ -30,6 +31,9 @@ from geotranslate.raster.vrt import Source, build_vrt
 from geotranslate.raster.writing import BLOCK, GeoTiff, write_cog
 
 SUFFIXES = (".tif", ".tiff")
+
+# What GDAL says where a file that it copies from is to blame, and not the one it writes.
+READING_FAILED = re.compile("read(?!-only)|decod|no such file", re.IGNORECASE)
 
 # Pixels are blended in blocks of this width, so that memory does not grow with the mosaic's.
 BLOCK_COLS = 2 * BLOCK
@@ -239,15 +243,21 @@ def _join(plan: MosaicPlan, job: FileJob, sources: Sequence[Source]) -> None:
             dtype=plan.dtype,
             nodata=plan.nodata,
             tags=record_tags(job.record),
+            overviews="nearest" if plan.settings.resampling == "nearest" else "average",
             inputs=plan.files,
             scratch=job.parts,
         )
-    except OutputError:
+    except OutputError as error:
         # Where GDAL read the scenes themselves, one of them may be to blame.
-        for strip in plan.strips:
-            if plan.is_copy(strip):
-                for index in plan.places.meeting(strip):
-                    _read_all(plan.pieces[index].path)
+        if error.__cause__ and READING_FAILED.search(reason(error.__cause__)):
+            copied = {
+                int(index): None
+                for strip in plan.strips
+                if plan.is_copy(strip)
+                for index in plan.places.meeting(strip)
+            }
+            for index in copied:
+                _read_all(plan.pieces[index].path)
         raise
 
 

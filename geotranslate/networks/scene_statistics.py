@@ -101,6 +101,11 @@ def has_window_statistics(generator: nn.Module) -> bool:
     return bool(_instance_norms(generator))
 
 
+def norm_channels(generator: nn.Module) -> dict[str, int]:
+    """How many channels each instance norm of ``generator`` has, by its name."""
+    return {name: norm.channels for name, norm in _instance_norms(generator).items()}
+
+
 @torch.no_grad()
 def measure_statistics(
     generator: nn.Module, images: Tensor, valid: Tensor | None = None
@@ -197,7 +202,7 @@ class StatisticsGrid:
             cell: side of a cell in pixels.
         """
         rows, cols = (-(-length // cell) for length in scene_shape)
-        channels = {name: norm.channels for name, norm in _instance_norms(generator).items()}
+        channels = norm_channels(generator)
         self.cell = cell
         self.shape = rows, cols
         self.mean = {name: torch.zeros(rows, cols, c) for name, c in channels.items()}

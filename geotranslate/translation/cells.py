@@ -92,8 +92,12 @@ def _measure_row(scene: Scene, row: int, engine: Engine, generator: nn.Module) -
         chips = {col: chip for col, chip in chips.items() if chip.valid.any()}
         if not chips:
             continue
-        pixels, valid = engine.prepare(list(chips.values()))
-        with torch.inference_mode(), computing(engine.arithmetic, engine.device):
+        with (
+            engine.within_memory(len(chips), (size, size), "--seams scene, or --device cpu"),
+            torch.inference_mode(),
+            computing(engine.arithmetic, engine.device),
+        ):
+            pixels, valid = engine.prepare(list(chips.values()))
             measured = measure_cells(generator, pixels, None if valid.all() else valid.float())
         for col, statistics in zip(chips, measured, strict=True):
             cells.put(0, col, statistics)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,10 @@ class Engine:
         Raises:
             SettingError: the windows do not fit into the device's memory.
         """
-        try:
+        count = len(chips)
+        mend = f"--batch {count // 2}" if count > 1 else "a smaller --size and --overwrite"
+        mend += ", or --device cpu and --overwrite"
+        with self.within_memory(count, chips[0].grid.shape, mend):
             pixels, valid = self.prepare(chips)
             # Statistics that instance norm takes of a window are those of its valid pixels.
             whole = all(chip.valid.all() for chip in chips)
@@ -126,16 +130,26 @@ class Engine:
                 value[:, rows, cols].cpu().numpy()
                 for value, (rows, cols) in zip(values, places, strict=True)
             ]
-        except torch.OutOfMemoryError as error:
-            raise SettingError(self._too_large(chips)) from error
 
-    def _too_large(self, chips: Sequence[Chip]) -> str:
-        count, (rows, cols) = len(chips), chips[0].grid.shape
-        mend = f"--batch {count // 2}" if count > 1 else "a smaller --size and --overwrite"
-        return (
-            f"{count} window{'s' * (count > 1)} of {cols} x {rows} px at once do not fit into "
-            f"the memory of {self.device}. Say {mend}, or --device cpu and --overwrite."
-        )
+    @contextmanager
+    def within_memory(self, count: int, shape: tuple[int, int], mend: str) -> Iterator[None]:
+        """Say it in a sentence when windows do not fit into the device's memory.
+
+        Args:
+            count: windows that are computed at once.
+            shape: rows and columns of each.
+            mend: words to say instead.
+
+        Raises:
+            SettingError: in place of torch's error.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise SettingError(
+                f"{count} window{'s' * (count > 1)} of {shape[1]} x {shape[0]} px at once do not "
+                f"fit into the memory of {self.device}. Say {mend}."
+            ) from error
 
     def _on_device(self, domain: Domain) -> Normalization[Tensor]:
         return domain.normalization(lambda column: torch.from_numpy(column).to(self.device))

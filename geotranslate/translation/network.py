@@ -16,14 +16,15 @@ from geotranslate.raster.domain import Domain
 from geotranslate.translation.bundle import Translator
 from geotranslate.translation.cells import cell_rows, measure_rows, read_grid
 from geotranslate.translation.engine import Engine
-from geotranslate.translation.precision import Arithmetic
-from geotranslate.translation.scene_plan import ScenePlan
 from geotranslate.translation.norm_statistics import (
     StatisticsRecord,
-    measure_scenes,
+    measure_sample,
     read_statistics,
+    sample_scenes,
     write_statistics,
 )
+from geotranslate.translation.precision import Arithmetic
+from geotranslate.translation.scene_plan import ScenePlan
 
 STATISTICS_FILE = "statistics.json"
 
@@ -67,12 +68,7 @@ class Network:
         if self.seams == "dense":
             yield from measure_rows(plan, self._as_trained(plan), self._generator, folder)
         elif self._measures_scene:
-            path = folder / STATISTICS_FILE
-            if not path.exists():
-                record = self.measure_together([plan])
-                if record is not None:
-                    write_statistics(path, record)
-            yield
+            yield from self.measure_together([plan], folder / STATISTICS_FILE)
 
     def engine(self, plan: ScenePlan, folder: Path) -> Engine:
         """The generator at work on a scene that was measured into a folder."""
@@ -85,15 +81,35 @@ class Network:
             record = self.statistics
             path = folder / STATISTICS_FILE
             if record is None and path.exists():
-                record = read_statistics(path, self.identity)
+                record = self.read_statistics(path)
             if record is not None:
                 generator = with_statistics(generator, record.statistics)
         return self._engine(fold(generator), plan)
 
-    def measure_together(self, plans: Sequence[ScenePlan]) -> StatisticsRecord | None:
-        """Statistics over all scenes; None where no valid pixel was found."""
-        engines = [self._as_trained(plan) for plan in plans]
-        return measure_scenes(plans, engines, self._generator, self.identity)
+    def measure_together(self, plans: Sequence[ScenePlan], path: Path) -> Iterator[None]:
+        """Measure statistics over all scenes into a file; yields once for each scene.
+
+        A file that is there already stays as it is; none comes to be where all pixels are invalid.
+        """
+        if path.exists():
+            yield from [None] * len(plans)
+            return
+        samples = []
+        for plan, chips in zip(plans, sample_scenes(plans), strict=True):
+            samples.append((self._as_trained(plan), chips))
+            yield
+        names = [str(plan.record["scene"]["path"]) for plan in plans]
+        record = measure_sample(samples, self._generator, names, self.identity)
+        if record is not None:
+            write_statistics(path, record)
+
+    def read_statistics(self, path: Path) -> StatisticsRecord:
+        """Read a file of this network's statistics.
+
+        Raises:
+            SettingError: it is none, is damaged, or was measured with another model.
+        """
+        return read_statistics(path, self.identity, self._generator)
 
     @property
     def _generator(self) -> Generator:

@@ -40,6 +40,7 @@ from geotranslate.translation.pipeline import translate_rows
 from geotranslate.translation.precision import choose_arithmetic, choose_device
 from geotranslate.translation.preflight import check_scene, open_matching
 from geotranslate.translation.scene_plan import (
+    UNKNOWN,
     ScenePlan,
     check_output,
     has_share,
@@ -67,9 +68,9 @@ class Progress:
             them, where statistics are measured, a row of cells each or one for a sample.
         total: steps of all scenes.
         output: the file that is being made.
-        state: ``measuring`` statistics for all scenes; ``translating``; ``joining`` the rows; ``written``, when the output is complete, or
-            ``unchanged``, where the same words had completed it before; and ``checked`` for seams
-            after that, if it was asked for.
+        state: ``measuring`` statistics for all scenes; ``translating``; ``joining`` the rows;
+            ``written``, when the output is complete, or ``unchanged``, where the same words had
+            completed it before; and ``checked`` for seams after that, if it was asked for.
         pixels: valid pixels that this step translated.
         seams: what the check found; None where no two cores meet.
     """

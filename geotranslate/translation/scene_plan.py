@@ -22,6 +22,9 @@ from geotranslate.raster.vrt import Source
 
 GEOTIFF_SUFFIXES = {".tif", ".tiff"}
 
+UNKNOWN = "still to be measured"
+"""In a record, in place of what is only known when it was measured."""
+
 
 @dataclass(frozen=True)
 class ScenePlan:

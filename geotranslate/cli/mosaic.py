@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def mosaic(
         check_mosaic,
         check_virtual,
         plan_mosaic,
+        read_match,
         write_mosaic,
         write_virtual,
     )
@@ -137,15 +139,18 @@ def mosaic(
             for done in write_mosaic(plan, output, overwrite=overwrite):
                 bar.update(done, output.name)
     seconds = time.monotonic() - start
+    matched = {} if plan.settings.match is None else read_match(output)
     joined = counted(len(plan.pieces), "raster")
     finish(
         f"Joined {joined} into {output}, {_size(plan)}, in {duration(seconds)}{_resampled(plan)}."
+        f"{_spell_match(matched)}"
         if done
         else f"{output} is there already, from the same rasters and words: nothing to do.",
         {
             "output": str(output),
             "unchanged": not done,
             **_record(plan),
+            **({"match": matched} if matched else {}),
             "seconds": seconds,
         },
         as_json=as_json,
@@ -186,6 +191,25 @@ def _record(plan: MosaicPlan) -> dict[str, Any]:
         "width": cols,
         "height": rows,
     }
+
+
+def _spell_match(matched: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Which rasters were changed most, as a sentence; nothing where none was."""
+    changes = [
+        (change, f"{Path(raster).name}, {band}")
+        for raster, bands in matched.items()
+        for band, change in bands.items()
+    ]
+    spelled = []
+    for noun, least, most in (
+        ("gains", "gain", "gain"),
+        ("shifts", "least_shift", "most_shift"),
+    ):
+        low = min(((change[least], where) for change, where in changes), default=None)
+        high = max(((change[most], where) for change, where in changes), default=None)
+        if low and high and low[0] != high[0]:
+            spelled.append(f"{noun} from {low[0]:.4g} ({low[1]}) to {high[0]:.4g} ({high[1]})")
+    return f" Matched by {' and '.join(spelled)}." if spelled else ""
 
 
 def _size(plan: MosaicPlan) -> str:

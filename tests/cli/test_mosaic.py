@@ -64,6 +64,20 @@ def test_one_line_of_json_on_demand(tiles, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["unchanged"]
 
 
+def test_it_says_what_a_match_found(make_raster, tmp_path, capsys):
+    pixels = np.random.default_rng(0).uniform(1, 9, (1, 20, 20)).astype(np.float32)
+    for name, factor in (("a", 1), ("b", 4)):
+        make_raster(f"in/{name}.tif", factor * pixels)
+    output = tmp_path / "all.tif"
+    words = ["mosaic", str(tmp_path / "in"), "-o", str(output), "--match", "gain"]
+    run(words)
+    told = capsys.readouterr().out
+    assert told.endswith(" Matched by gains from 0.5 (b.tif, band 1) to 2 (a.tif, band 1).\n")
+    run([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)["match"]
+    assert found[str(tmp_path / "in" / "b.tif")]["band 1"]["gain"] == pytest.approx(0.5)
+
+
 def test_a_settings_file_gives_way_to_flags(tiles, tmp_path):
     config = tmp_path / "mosaic.toml"
     config.write_text('blend = "last"\n')

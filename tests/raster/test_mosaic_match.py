@@ -11,7 +11,7 @@ import pytest
 
 from geotranslate.errors import SettingError
 from geotranslate.raster.domain import Band
-from geotranslate.raster.mosaic import match, mosaic_rasters, plan_mosaic
+from geotranslate.raster.mosaic import match, mosaic_rasters, plan_mosaic, read_match
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.scene import open_scene
@@ -297,6 +297,21 @@ class TestWork:
             [each.factor for each in found]
         )
         assert plan.steps == len(plan.pairs) + len(plan.strips) + 1
+
+    def test_the_mosaic_says_how_each_scene_was_changed(self, scenes, tmp_path):
+        paths = scenes(lambda index, part: part * GAINS[index][:, None, None])
+        output = tmp_path / "out.tif"
+        list(mosaic_rasters(paths, output, match="gain", anchor="0"))
+        said = read_match(output)
+        assert list(said) == [str(path) for path in paths]
+        gains = [[band["gain"] for band in said[str(path)].values()] for path in paths]
+        np.testing.assert_allclose(gains * GAINS, np.tile(GAINS[0], (5, 1)), rtol=0.01)
+        assert {band["most_shift"] for bands in said.values() for band in bands.values()} == {0}
+        list(mosaic_rasters(paths, output, match="histogram", overwrite=True))
+        bands = [band for bands in read_match(output).values() for band in bands.values()]
+        assert all(band["least_shift"] < band["most_shift"] for band in bands)
+        list(mosaic_rasters(paths, output, overwrite=True))
+        assert read_match(output) == {}
 
     def test_the_order_of_the_inputs_does_not_matter(self, scenes, tmp_path):
         paths = scenes(lambda index, part: part * GAINS[index][:, None, None])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from geotranslate.raster.mosaic.match import read_match
 from geotranslate.raster.mosaic.plan import MosaicPlan, plan_mosaic
 from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.mosaic.virtual import check_virtual, write_virtual
@@ -18,6 +19,7 @@ __all__ = [
     "check_virtual",
     "mosaic_rasters",
     "plan_mosaic",
+    "read_match",
     "write_mosaic",
     "write_virtual",
 ]

@@ -39,8 +39,10 @@ from geotranslate.raster.mosaic.adjustment import Adjustment, constant
 from geotranslate.raster.mosaic.layers import Layers
 from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, find_anchor
 from geotranslate.raster.output import write_text
+from geotranslate.raster.reading import open_dataset
 
 MATCH_NAME = "match.json"
+MATCH_TAG = "GEOTRANSLATE_MATCH"
 
 # Of each overlap: windows of this side, in a fixed random order, until so many pixels are valid in
 # both scenes, or so many windows were looked at.
@@ -139,6 +141,44 @@ def match_scenes(
     solved = solve(plan, shared, anchor)
     write_text(path, json.dumps([asdict(each) for each in solved]))
     return solved
+
+
+def match_tags(plan: MosaicPlan, adjustments: Sequence[Adjustment | None]) -> dict[str, str]:
+    """The metadata by which a finished mosaic says how each scene was changed."""
+    if plan.settings.match is None:
+        return {}
+    found = {
+        piece.path: {
+            band.name: _change(adjustment, number) for number, band in enumerate(plan.bands)
+        }
+        for piece, adjustment in zip(plan.pieces, adjustments, strict=True)
+        if adjustment is not None
+    }
+    return {MATCH_TAG: json.dumps(found)}
+
+
+def read_match(mosaic: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """How scenes were changed for a finished mosaic: by path and band.
+
+    ``gain`` is what physical values were multiplied by; from ``least_shift`` to ``most_shift`` is
+    what was added to them. Nothing where nothing was matched.
+    """
+    with open_dataset(mosaic) as dataset:
+        found: dict[str, dict[str, dict[str, float]]] = json.loads(
+            dataset.tags().get(MATCH_TAG, "{}")
+        )
+    return found
+
+
+def _change(adjustment: Adjustment, number: int) -> dict[str, float]:
+    """What :func:`read_match` says of one band, in six digits."""
+    shifts = adjustment.shifts[number]
+    said = {
+        "gain": adjustment.factor[number],
+        "least_shift": min(shifts),
+        "most_shift": max(shifts),
+    }
+    return {name: float(f"{value:.6g}") for name, value in said.items()}
 
 
 def solve_gains(plan: MosaicPlan, shared: Sequence[Shared], anchor: int | None) -> list[Adjustment]:

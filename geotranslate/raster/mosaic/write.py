@@ -22,7 +22,7 @@ from geotranslate.raster.domain import encode
 from geotranslate.raster.edges import Extent
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.layers import Layers, moved
-from geotranslate.raster.mosaic.match import check_joined, match_scenes
+from geotranslate.raster.mosaic.match import check_joined, match_scenes, match_tags
 from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan
 from geotranslate.raster.output import FileJob, file_job, record_tags
 from geotranslate.raster.reading import open_many
@@ -73,7 +73,7 @@ def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
             sources.append(source)
             yield len(plan.pairs) + len(sources)
         sources.sort(key=lambda source: source.window.row_off)
-        _join(plan, job, sources)
+        _join(plan, job, sources, match_tags(plan, adjustments))
     yield plan.steps
 
 
@@ -233,7 +233,7 @@ def _halved(block: Window, plan: MosaicPlan) -> list[Window]:
     ]
 
 
-def _join(plan: MosaicPlan, job: FileJob, sources: Sequence[Source]) -> None:
+def _join(plan: MosaicPlan, job: FileJob, sources: Sequence[Source], tags: dict[str, str]) -> None:
     try:
         write_cog(
             job.output,
@@ -242,7 +242,7 @@ def _join(plan: MosaicPlan, job: FileJob, sources: Sequence[Source]) -> None:
             bands=plan.bands,
             dtype=plan.dtype,
             nodata=plan.nodata,
-            tags=record_tags(job.record),
+            tags=record_tags(job.record) | tags,
             overviews="nearest" if plan.settings.resampling == "nearest" else "average",
             inputs=plan.files,
             scratch=job.parts,

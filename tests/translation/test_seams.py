@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
 from torch.nn import functional
 
-from geotranslate.errors import SettingError
+from geotranslate.errors import OutputError, SettingError, TakenError
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import Context
 from geotranslate.raster.domain import Band, Domain
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.scene import Chip, Scene
+from geotranslate.translation import cells, norm_statistics
 from geotranslate.translation.bundle import save_bundle
 from geotranslate.translation.predict import predict_scenes
 
@@ -356,3 +363,163 @@ def test_where_no_cores_meet_there_is_nothing_to_check(models, small, tmp_path):
     )
     assert step.state == "checked"
     assert step.seams is None
+
+
+# ------------------------------------------------------------- scenes that hold next to no data
+
+
+@pytest.fixture(scope="module")
+def drawn_model(models):
+    return models("instance", trained=False, width=4)
+
+
+def island(make_raster, rows, cols, *, name="island.tif", side=700, hold=SAR.nodata):
+    """A scene of which only these rows and columns are valid."""
+    pixels = np.full((2, side, side), hold, np.float32)
+    pixels[:, rows, cols] = landscape(np.random.default_rng(5), side, side)[:, rows, cols]
+    return make_raster(name, pixels, bands=SAR.bands, nodata=SAR.nodata)
+
+
+def test_an_island_that_the_sample_misses_is_searched_for(
+    drawn_model, make_raster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(norm_statistics, "MOST_PLACES", 1)
+    monkeypatch.setattr(norm_statistics, "SAMPLE_PIXELS", 128 * 128)  # the centre alone
+    scene = island(make_raster, slice(20, 120), slice(30, 180))
+    file = tmp_path / "island.json"
+    words = {"seams": "scene", "statistics": file}
+    one, valid = translate(drawn_model, scene, tmp_path / "1.tif", size=64, **words)
+    other, _ = translate(drawn_model, scene, tmp_path / "2.tif", size=512, seams="scene")
+    assert valid.sum() == 100 * 150
+    assert np.abs(one - other)[:, valid].max() <= 1e-4 * 255
+    assert json.loads(file.read_text())["pixels"] > 5000
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_any_valid_pixel_is_found(data):
+    shape = data.draw(st.tuples(st.integers(1, 300), st.integers(1, 300)))
+    row, col = (data.draw(st.integers(0, length - 1)) for length in shape)
+    valid = np.zeros(shape, bool)
+    valid[row, col] = True
+    grid = Grid(CRS.from_epsg(32633), Affine.identity(), shape[1], shape[0])
+
+    class Held(Scene):
+        def __init__(self):
+            self.grid = grid
+
+        def read(self, window):
+            place = window.toslices()
+            return Chip(valid[None, *place].astype(np.float32), valid[place], grid)
+
+    count = data.draw(st.integers(1, 4))
+    chips = norm_statistics.sample_chips(Held(), count, side=32, stride=4)
+    assert chips
+    assert all(chip.valid.shape == (32, 32) and chip.valid.any() for chip in chips)
+    assert len(chips) <= count
+
+
+@pytest.mark.parametrize("seams", ["scene", "dense"])
+@pytest.mark.parametrize("width", [1, 3])
+def test_one_or_a_few_valid_pixels_are_translated(drawn_model, make_raster, tmp_path, seams, width):
+    scene = island(make_raster, slice(40, 41), slice(50, 50 + width), side=90)
+    values, valid = translate(drawn_model, scene, tmp_path / "out.tif", seams=seams)
+    assert valid.sum() == width
+    assert np.isfinite(values[:, valid]).all()
+
+
+def test_the_only_scene_with_data_may_be_the_smallest(drawn_model, make_raster, tmp_path):
+    empty = island(make_raster, slice(0), slice(0), side=1500)
+    small = island(make_raster, slice(90), slice(90), name="small.tif", side=90)
+    file = tmp_path / "both.json"
+    list(predict_scenes(drawn_model, [empty, small], tmp_path / "o", statistics=file, **WORDS))
+    assert json.loads(file.read_text())["pixels"] >= 90 * 90
+
+
+# ----------------------------------------------------------------- files that cannot be, or lie
+
+
+def test_outputs_are_checked_before_anything_is_measured(drawn_model, make_raster, tmp_path):
+    scene = island(make_raster, slice(90), slice(90), side=90)
+    file, foreign = tmp_path / "new" / "j.json", tmp_path / "j.tif"
+    foreign.write_bytes(b"mine")
+    with pytest.raises(TakenError, match="was not made by this command"):
+        predict_scenes(drawn_model, [scene], foreign, statistics=file, **WORDS)
+    assert not file.exists()
+    for taken, output in ((tmp_path / "k.tif", tmp_path / "k.tif"), (scene, tmp_path / "l.tif")):
+        with pytest.raises(SettingError, match="Choose another file"):
+            predict_scenes(drawn_model, [scene], output, statistics=taken, **WORDS)
+    with pytest.raises(OutputError, match=r"j\.tif"):
+        predict_scenes(
+            drawn_model, [scene], tmp_path / "o.tif", statistics=foreign / "s.json", **WORDS
+        )
+
+
+def test_statistics_are_measured_in_counted_steps_and_folders_are_made(
+    drawn_model, make_raster, tmp_path
+):
+    scenes = [
+        island(make_raster, slice(90), slice(90), name=f"{name}.tif", side=90) for name in "ab"
+    ]
+    file = tmp_path / "new" / "both.json"
+    steps = predict_scenes(drawn_model, scenes, tmp_path / "o", statistics=file, **WORDS)
+    assert not file.exists()
+    found = list(steps)
+    assert [step.output for step in found if step.state == "measuring"] == [file] * 3
+    assert [step.done for step in found[:4]] == [0, 1, 2, 2]
+    assert found[-1].done == found[-1].total == 6
+    assert {step.total for step in found} == {6}
+    assert [path.name for path in file.parent.iterdir()] == ["both.json"]
+    # Measured again, since the file is gone, they are the same: nothing is left to do.
+    file.unlink()
+    again = list(predict_scenes(drawn_model, scenes, tmp_path / "o", statistics=file, **WORDS))
+    assert [step.state for step in again[4::2]] == ["unchanged"] * 2
+
+
+def test_an_output_with_other_statistics_is_refused_before_measuring(
+    drawn_model, make_raster, tmp_path
+):
+    scene = island(make_raster, slice(90), slice(90), side=90)
+    translate(drawn_model, scene, tmp_path / "o.tif")
+    file = tmp_path / "s.json"
+    with pytest.raises(TakenError, match="statistics was null"):
+        predict_scenes(drawn_model, [scene], tmp_path / "o.tif", statistics=file, **WORDS)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda layer: layer.pop("mean"), "mean: Field required"),
+        (lambda layer: layer["mean"].__setitem__(0, float("nan")), "finite number"),
+        (lambda layer: layer["variance"].__setitem__(0, float("inf")), "finite number"),
+        (lambda layer: layer["variance"].__setitem__(0, -1), "greater than or equal to 0"),
+        (lambda layer: layer["mean"].pop(), "means and"),
+        (lambda layer: (layer["mean"].pop(), layer["variance"].pop()), "changed by hand"),
+    ],
+)
+def test_a_file_of_statistics_that_is_wrong_is_refused(
+    drawn_model, make_raster, tmp_path, change, said
+):
+    scene = island(make_raster, slice(90), slice(90), side=90)
+    file = tmp_path / "s.json"
+    translate(drawn_model, scene, tmp_path / "o.tif", statistics=file)
+    record = json.loads(file.read_text())
+    change(next(iter(record["layers"].values())))
+    file.write_text(json.dumps(record))
+    with pytest.raises(SettingError, match=said):
+        predict_scenes(drawn_model, [scene], tmp_path / "p.tif", statistics=file, **WORDS)
+
+
+@pytest.mark.parametrize(("seams", "mend"), [("scene", "--device cpu"), ("dense", "--seams scene")])
+def test_too_little_memory_for_measuring_is_said_in_a_sentence(
+    drawn_model, make_raster, tmp_path, monkeypatch, seams, mend
+):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(norm_statistics, "measure_statistics", full)
+    monkeypatch.setattr(cells, "measure_cells", full)
+    scene = island(make_raster, slice(90), slice(90), side=90)
+    with pytest.raises(SettingError, match=rf"1 window of .* memory of cpu\. Say {mend}"):
+        translate(drawn_model, scene, tmp_path / "o.tif", seams=seams)

@@ -20,6 +20,10 @@ Weights = NDArray[np.floating[Any]] | float
 """(rows, cols), or one number for all pixels."""
 
 
+# No float holds all of their values.
+LARGE_INTEGERS = np.dtype("int64"), np.dtype("uint64")
+
+
 class Canvas(Protocol):
     """A rectangle that rasters are laid on, one after another."""
 
@@ -82,11 +86,10 @@ class WeightedMean:
         self.valid = self._first.valid
 
     @property
-    def values(self) -> NDArray[np.floating[Any]]:
+    def values(self) -> NDArray[Any]:
         """(bands, rows, cols)."""
-        step: NDArray[np.floating[Any]] = self._moved / np.where(self.valid, self._weight, 1)
-        step += self._first.values
-        return step
+        step = self._moved / np.where(self.valid, self._weight, 1)
+        return _added(self._first.values, step)
 
     def is_full(self, place: Place) -> bool:
         """Never: each value moves the mean."""
@@ -131,7 +134,8 @@ class Median:
         if len(self._layers) < 2:
             return self._layers[0] if self._layers else self._empty
         # A few rows at a time: sorting takes several copies of what it sorts.
-        middle = np.empty(self._empty.shape)
+        large = self._empty.dtype in LARGE_INTEGERS
+        middle = np.empty(self._empty.shape, self._empty.dtype if large else np.float64)
         for row in range(0, len(self.valid), SORTED_ROWS):
             rows = slice(row, row + SORTED_ROWS)
             stack = np.stack([layer[:, rows] for layer in self._layers])
@@ -156,7 +160,7 @@ class Median:
         self.valid[place] |= valid
 
 
-def _middle(stack: NDArray[Any], count: NDArray[np.intp]) -> NDArray[np.float64]:
+def _middle(stack: NDArray[Any], count: NDArray[np.intp]) -> NDArray[Any]:
     """The median (bands, rows, cols) of the first values of each pixel of a stack, sorted there.
 
     Args:
@@ -171,7 +175,15 @@ def _middle(stack: NDArray[Any], count: NDArray[np.intp]) -> NDArray[np.float64]
         np.take_along_axis(stack, np.broadcast_to(index, (1, *stack.shape[1:])), axis=0)[0]
         for index in ((count - 1) // 2, count // 2)
     )
-    return np.asarray(low + np.subtract(high, low, dtype=np.float64) / 2)
+    return _added(low, np.subtract(high, low, dtype=np.float64) / 2)
+
+
+def _added(values: NDArray[Any], step: NDArray[np.floating[Any]]) -> NDArray[Any]:
+    """Values moved by a step, which may be overwritten; large integers by a whole one."""
+    if values.dtype in LARGE_INTEGERS:
+        return np.add(values, np.rint(step).astype(np.int64).astype(values.dtype))
+    step += values
+    return step
 
 
 class Highest:

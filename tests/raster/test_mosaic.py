@@ -167,6 +167,23 @@ class TestValues:
         np.testing.assert_array_equal(chip.pixels[:, chip.valid], whole[:, chip.valid])
 
     @pytest.mark.parametrize("blend", PLAIN)
+    @pytest.mark.parametrize("dtype", ["int64", "uint64"])
+    def test_integers_that_no_float_holds_stay_as_they_are(
+        self, make_raster, tmp_path, blend, dtype
+    ):
+        whole = np.arange(2**53 + 1, 2**53 + 121, dtype=dtype).reshape(1, 6, 20)
+        if dtype == "int64":
+            whole *= -1
+        parts = [whole[:, :, :12], whole[:, :, 8:]]
+        paths = [
+            make_raster(f"{col}.tif", part, col=col)
+            for col, part in zip((0, 8), parts, strict=True)
+        ]
+        output = tmp_path / "out.tif"
+        join(paths, output, blend=blend)
+        np.testing.assert_array_equal(read(output)[1].pixels, whole)
+
+    @pytest.mark.parametrize("blend", PLAIN)
     def test_a_constant_stays_constant_whatever_overlaps(self, pieces, tmp_path, blend):
         made = pieces(
             masked=True, fill=lambda _row, _col, rows, cols: np.full((2, rows, cols), 0.1, "f4")
@@ -334,6 +351,25 @@ class TestResult:
         join(["a.tif", "./a.tif", tmp_path / "a.tif", "b.tif"], tmp_path / "out.tif", blend="mean")
         _, chip = read(tmp_path / "out.tif")
         assert (chip.pixels == 45).all()
+
+    def test_a_scene_that_lies_in_two_strips_is_opened_once(
+        self, make_raster, tmp_path, monkeypatch
+    ):
+        opened = []
+
+        def open_counted(path, **words):
+            opened.append(path)
+            return open_scene(path, **words)
+
+        monkeypatch.setattr(layers, "open_scene", open_counted)
+        paths = [
+            make_raster(f"{row}.tif", np.ones((1, 60, 9), np.uint8), row=row) for row in (0, 30, 80)
+        ]
+        wanted = plan_mosaic(paths, tmp_path / "out.tif")
+        assert len(wanted.strips) == 3
+        monkeypatch.setattr(write, "MOST_THREADS", 1)
+        join(paths, tmp_path / "out.tif")
+        assert sorted(opened) == sorted(map(str, paths))
 
     def test_more_rasters_than_may_be_open_at_once(self, make_raster, tmp_path, monkeypatch):
         monkeypatch.setattr(layers, "OPEN_AT_ONCE", 3)

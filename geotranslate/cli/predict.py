@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +84,8 @@ def _edges(
 @click.option(
     "--seams",
     type=click.Choice(SEAMS),
-    help="For models with instance norm, what it takes its statistics from: the window, a sample "
-    "of the scene, or a coarse grid over the scene.  [default: scene]",
+    help="Mode for models with instance norm: its statistics are those of each window, of a sample "
+    "of the scene, or of a coarse grid over the scene.  [default: scene]",
 )
 @click.option(
     "--statistics",
@@ -157,6 +156,7 @@ def predict(
     from geotranslate.translation.predict import predict_scenes
 
     start = time.monotonic()
+    measured = statistics is not None and not statistics.exists()
     steps = predict_scenes(
         model,
         scenes,
@@ -189,26 +189,37 @@ def predict(
                 made[step.state].append(str(step.output))
             if step.state == "checked":
                 checks[str(step.output)] = step.seams
-            joining = "joining " if step.state == "joining" else ""
-            bar.update(step.done, joining + step.output.name)
+            doing = f"{step.state} " if step.state in ("measuring", "joining") else ""
+            bar.update(step.done, doing + step.output.name)
     seconds = time.monotonic() - start
     for name, check in checks.items():
         say(_seam_sentence(name, check), quiet=as_json)
     record = {**made, "pixels": pixels, "seconds": seconds, "pixels_per_second": pixels / seconds}
     if check_seams:
-        record["seams"] = {name: check and asdict(check) for name, check in checks.items()}
+        record["seams"] = {name: check and check.to_dict() for name, check in checks.items()}
+    if statistics is not None:
+        record["statistics"] = {"file": str(statistics), "measured": measured}
+        did = "measured and written to" if measured else "read from"
+        say(f"The statistics were {did} {statistics}.", quiet=as_json)
     finish(_sentence(made["written"], made["unchanged"], pixels, seconds), record, as_json=as_json)
 
 
 def _seam_sentence(output: str, check: SeamCheck | None) -> str:
     if check is None:
         return f"{output}: one window holds all of it, so there are no seams."
+    if check.mismatch is None or check.largest is None:
+        cut = "most places where windows meet hold no valid pixel, so none was translated again"
+    else:
+        cut = (
+            f"cut in other windows, pixels change by {check.mismatch:.2g} of their standard "
+            f"deviation on average, {check.largest:.2g} at most ({check.pixels:,} translated again)"
+        )
+    if check.score is None:
+        return (
+            f"{output}: {cut}; too little data lies at the lines where windows meet to score them."
+        )
     shown = "show" if check.visible else "do not show"
-    return (
-        f"{output}: moving the windows by half a core changes pixels by {check.mismatch:.2g} of "
-        f"their standard deviation on average, {check.largest:.2g} at most ({check.pixels:,} "
-        f"translated again); the lines where windows meet {shown} (seam score {check.score:.1f})."
-    )
+    return f"{output}: {cut}; the lines where windows meet {shown} (seam score {check.score:.1f})."
 
 
 def _sentence(written: list[str], unchanged: list[str], pixels: int, seconds: float) -> str:
@@ -221,10 +232,16 @@ def _sentence(written: list[str], unchanged: list[str], pixels: int, seconds: fl
     if not written:
         return kept
     done = (
-        f"Wrote {_list(written)} in {duration(seconds)}: {pixels / 1e6:.3g} million pixels "
-        f"translated, {pixels / seconds:,.0f} a second."
+        f"Wrote {_list(written)} in {duration(seconds)}: {_count(pixels)} translated, "
+        f"{pixels / seconds:,.0f} a second."
     )
     return f"{done} {kept}".rstrip()
+
+
+def _count(pixels: int) -> str:
+    if pixels < 1_000_000:
+        return f"{pixels:,} pixel{'s' * (pixels != 1)}"
+    return f"{pixels / 1e6:.3g} million pixels"
 
 
 def _list(files: list[str]) -> str:

@@ -36,6 +36,7 @@ class Lines:
     Attributes:
         size: pixels from one line to the next.
         offset: the lines lie between pixels ``k * size + offset - 1`` and ``k * size + offset``.
+        row_offset: that of the lines between rows, where it is another one.
 
     Raises:
         SettingError: the size is too small, or the offset is not below it.
@@ -43,6 +44,7 @@ class Lines:
 
     size: int
     offset: int = 0
+    row_offset: int | None = None
 
     def __post_init__(self) -> None:
         if self.size < LEAST_SIZE:
@@ -50,11 +52,22 @@ class Lines:
                 f"the seams' size is {self.size} px: so close together, there is nothing between "
                 f"two lines to compare them with. Choose {LEAST_SIZE} px or more."
             )
-        if not 0 <= self.offset < self.size:
-            raise SettingError(
-                f"the seams' offset is {self.offset} px, but lines every {self.size} px begin "
-                f"before that. Choose an offset from 0 to {self.size - 1}."
-            )
+        for offset in (self.offset, self.row_offset or 0):
+            if not 0 <= offset < self.size:
+                raise SettingError(
+                    f"the seams' offset is {offset} px, but lines every {self.size} px begin "
+                    f"before that. Choose an offset from 0 to {self.size - 1}."
+                )
+
+    @property
+    def between_cols(self) -> Lines:
+        """The vertical ones, and others at the same offset."""
+        return Lines(self.size, self.offset)
+
+    @property
+    def between_rows(self) -> Lines:
+        """The horizontal ones, and others at the same offset."""
+        return Lines(self.size, self.offset if self.row_offset is None else self.row_offset)
 
     @property
     def reach(self) -> int:
@@ -62,7 +75,7 @@ class Lines:
         return min(max(self.size // 8, 1), WIDEST_REACH)
 
     def on(self, length: int) -> NDArray[np.intp]:
-        """The lines across an axis of ``length`` pixels, each by the pixel that follows it."""
+        """The lines at ``offset`` across ``length`` pixels, each by the pixel that follows it."""
         return np.arange(self.offset or self.size, length, self.size)
 
 
@@ -86,15 +99,16 @@ class LineSums:
     """Sums along each line of one direction; line ``i`` lies between pixels ``i - 1`` and ``i``.
 
     Attributes:
-        lines: where windows meet; an edge of a window ends where lines of both directions cross.
+        lines: where windows meet in this direction.
+        crossings: where in the other one; there an edge of a window ends.
         pairs: (length,) pairs of valid neighbours, one on each side of the line.
         gradient: (bands, length) sum of the absolute differences of these pairs.
         step: (bands, length) the differences are summed over each window edge with their signs,
             so that texture cancels and a jump of the level stays; sum of the absolute values.
     """
 
-    def __init__(self, lines: Lines, bands: int, length: int) -> None:
-        self.lines = lines
+    def __init__(self, lines: Lines, crossings: Lines, bands: int, length: int) -> None:
+        self.lines, self.crossings = lines, crossings
         self.pairs = np.zeros(length, np.int64)
         self.gradient = np.zeros((bands, length))
         self.step = np.zeros((bands, length))
@@ -117,8 +131,8 @@ class LineSums:
         self.pairs[at] += found.sum(axis=0)
         self.gradient[:, at] += np.abs(differences).sum(axis=1)
 
-        size = self.lines.size
-        start = (self.lines.offset - along) % size
+        size = self.crossings.size
+        start = (self.crossings.offset - along) % size
         if start == 0:
             self._close(at)
         edges = np.array([*range(0 if start == 0 else start - size, found.shape[0], size)])
@@ -146,8 +160,9 @@ class RasterSums:
 
     def __init__(self, lines: Lines, bands: int, shape: tuple[int, int]) -> None:
         rows, cols = shape
-        self.vertical = LineSums(lines, bands, cols)
-        self.horizontal = LineSums(lines, bands, rows)
+        vertical, horizontal = lines.between_cols, lines.between_rows
+        self.vertical = LineSums(vertical, horizontal, bands, cols)
+        self.horizontal = LineSums(horizontal, vertical, bands, rows)
 
     def add(self, strip: Strip, pixels: Values, valid: NDArray[np.bool_]) -> None:
         """Add the next strip: pixels (bands, rows, cols), valid (rows, cols)."""

@@ -66,6 +66,15 @@ class SeamFigures:
         return any(figures.visible for band in self.bands for _, figures in band.directions())
 
     @property
+    def score(self) -> float:
+        """The highest of any band, direction and figure."""
+        return max(
+            max(figures.gradient.score, figures.step.score)
+            for band in self.bands
+            for _, figures in band.directions()
+        )
+
+    @property
     def verdict(self) -> str:
         """What is visible, in a sentence without its full stop."""
         shown, repeated = (
@@ -77,8 +86,11 @@ class SeamFigures:
             for what in ("visible", "periodic")
         )
         lines = f"the lines of {self.lines.size} px"
-        if self.lines.offset:
-            lines += f" from {self.lines.offset}"
+        row, col = self.lines.between_rows.offset, self.lines.offset
+        if row != col:
+            lines += f" from row {row} and column {col}"
+        elif col:
+            lines += f" from {col}"
         if shown:
             return f"visible on {lines} in {_listed(shown)}"
         if repeated:
@@ -93,6 +105,7 @@ class SeamFigures:
         return {
             "size": self.lines.size,
             "offset": self.lines.offset,
+            "row_offset": self.lines.between_rows.offset,
             "visible": self.visible,
             "verdict": self.verdict,
             "bands": [
@@ -127,7 +140,23 @@ def measure_seams(path: str | Path, size: int, offset: int = 0) -> SeamFigures:
         SettingError: the lines cannot be measured, or none crosses the raster.
         GridError: no pixel near a line is valid.
     """
-    lines = Lines(size, offset)
+    found = look_for_seams(path, Lines(size, offset))
+    if found is None:
+        raise GridError(
+            f"{path} holds no data on both sides of any line every {size} px, or too near to its "
+            "rim, so there is nothing to measure. Check its nodata value with `geotranslate "
+            "info`, or choose another size or offset."
+        )
+    return found
+
+
+def look_for_seams(path: str | Path, lines: Lines) -> SeamFigures | None:
+    """Measure what is visible on lines; None where too little data lies at them to tell.
+
+    Raises:
+        RasterError: the file cannot be read.
+        SettingError: none of the lines crosses the raster.
+    """
     with open_scene(path) as scene:
         check_crossed(lines, scene)
         sums = RasterSums(lines, len(scene.bands), scene.grid.shape)
@@ -149,13 +178,8 @@ def measure_seams(path: str | Path, size: int, offset: int = 0) -> SeamFigures:
             )
             for index, band in enumerate(scene.bands)
         )
-    if not any(list(band.directions()) for band in bands):
-        raise GridError(
-            f"{path} holds no data on both sides of any line every {size} px, or too near to its "
-            "rim, so there is nothing to measure. Check its nodata value with `geotranslate "
-            "info`, or choose another size or offset."
-        )
-    return SeamFigures(str(path), lines, bands)
+    measured = any(list(band.directions()) for band in bands)
+    return SeamFigures(str(path), lines, bands) if measured else None
 
 
 @dataclass(frozen=True)
@@ -183,6 +207,11 @@ class BandMismatch:
     def share(self) -> float:
         """Mean absolute difference in parts of the standard deviation."""
         return ratio(self.mean, self.std, of_nothing=0.0)
+
+    @property
+    def largest_share(self) -> float:
+        """Largest absolute difference in the same parts."""
+        return ratio(self.largest, self.std, of_nothing=0.0)
 
 
 @dataclass(frozen=True)
@@ -301,7 +330,7 @@ def check_crossed(lines: Lines, scene: Scene) -> None:
         SettingError: the raster is no larger than one window.
     """
     rows, cols = scene.grid.shape
-    if not lines.on(rows).size and not lines.on(cols).size:
+    if not lines.between_rows.on(rows).size and not lines.between_cols.on(cols).size:
         raise SettingError(
             f"{scene.path} has {cols} x {rows} px, so no line every {lines.size} px crosses it "
             f"(the first would be at {lines.offset or lines.size}). Give the size of the windows "

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rasterio.windows import Window
 
+from geotranslate.raster.cores import Lattice
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.grid import Grid
+from geotranslate.raster.line_sums import Lines
 from geotranslate.raster.scene import open_scene
-from geotranslate.raster.seams import measure_mismatch, measure_seams
+from geotranslate.raster.seams import finite, look_for_seams, measure_mismatch
 from geotranslate.raster.vrt import Source, build_vrt
 from geotranslate.translation.engine import Engine
 from geotranslate.translation.pipeline import translate_rows
@@ -31,20 +33,27 @@ class SeamCheck:
     """How much of a prediction depends on how the scene was cut.
 
     Attributes:
-        mismatch: mean absolute difference from a prediction whose cores start half a core
-            earlier, in parts of the standard deviation; mean over the bands.
-        largest: largest difference of a pixel, in the same parts.
+        mismatch: mean absolute difference from a prediction cut at other places, in parts of the
+            standard deviation; mean over the bands. None where no valid pixel was found at the
+            places looked at.
+        largest: largest difference of a pixel, in the same parts; None likewise.
         score: the highest of any band and direction: gradient, or jump of the level, on the
-            lines less that elsewhere, in standard deviations of other offsets.
+            lines less that elsewhere, in standard deviations of other offsets. None where too
+            little data lies at the lines to tell.
         visible: whether the lines stand out beyond chance.
         pixels: valid ones that were translated again.
     """
 
-    mismatch: float
-    largest: float
-    score: float
+    mismatch: float | None
+    largest: float | None
+    score: float | None
     visible: bool
     pixels: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as JSON values; one without a finite value is None."""
+        figures = {name: finite(getattr(self, name)) for name in ("mismatch", "largest", "score")}
+        return figures | {"visible": self.visible, "pixels": self.pixels}
 
 
 def check_sample(
@@ -62,61 +71,39 @@ def check_sample(
         folder: for small files.
         batch: windows translated at once.
     """
-    sample = _choose_sample(plan, output)
-    if sample is None:
+    places = _places(plan)
+    if not places:
         return None
-    views = _Views(plan, output, engine.target, folder)
-    mismatch = measure_mismatch(
-        views.of_output("sample.vrt", sample),
-        _translate_shifted(plan, sample, engine, folder, batch),
-    )
-    # The lines lie on multiples of the step in the scene: a view that starts on one has them
-    # at one distance along both axes.
-    step, part = plan.lattice.step, plan.part
-    row, col = (-(-int(start) // step) * step for start in (part.row_off, part.col_off))
-    seams = measure_seams(
-        views.of_output(
-            "lines.vrt",
-            Window(
-                col_off=col,
-                row_off=row,
-                width=part.col_off + part.width - col,
-                height=part.row_off + part.height - row,
-            ),
-        ),
-        step,
-    )
-    figures = [figures for band in seams.bands for _, figures in band.directions()]
-    return SeamCheck(
-        mismatch=mismatch.share,
-        largest=max(band.largest / band.std if band.std else 0.0 for band in mismatch.bands),
-        score=max(max(each.gradient.score, each.step.score) for each in figures),
-        visible=seams.visible,
-        pixels=mismatch.pixels,
-    )
-
-
-@dataclass(frozen=True)
-class _Views:
-    """Virtual rasters that show a window of a finished output."""
-
-    plan: ScenePlan
-    output: Path
-    target: Domain
-    folder: Path
-
-    def of_output(self, name: str, window: Window) -> Path:
-        """The raster that shows a window of the scene, which must lie in the part translated."""
-        part, path = self.plan.part, self.folder / name
-        whole = Window(
-            col_off=part.col_off - window.col_off,
-            row_off=part.row_off - window.row_off,
-            width=part.width,
-            height=part.height,
+    mismatch = None
+    sample = _choose_sample(plan, output, places)
+    if sample is not None:
+        mismatch = measure_mismatch(
+            _view_output(plan, output, engine.target, sample, folder / "sample.vrt"),
+            _translate_otherwise(plan, sample, engine, folder, batch),
         )
-        grid = self.plan.scene_grid.window_grid(window)
-        _write_view(path, [Source(self.output, whole)], grid, self.target)
-        return path
+    step, part = plan.lattice.step, plan.part
+    lines = Lines(step, offset=int(-part.col_off % step), row_offset=int(-part.row_off % step))
+    seams = look_for_seams(output, lines)
+    return SeamCheck(
+        mismatch=mismatch.share if mismatch else None,
+        largest=max(band.largest_share for band in mismatch.bands) if mismatch else None,
+        score=seams.score if seams else None,
+        visible=seams is not None and seams.visible,
+        pixels=mismatch.pixels if mismatch else 0,
+    )
+
+
+def _view_output(plan: ScenePlan, output: Path, target: Domain, window: Window, path: Path) -> Path:
+    """A virtual raster of a window of the scene, which must lie in the part translated."""
+    part = plan.part
+    whole = Window(
+        col_off=part.col_off - window.col_off,
+        row_off=part.row_off - window.row_off,
+        width=part.width,
+        height=part.height,
+    )
+    _write_view(path, [Source(output, whole)], plan.scene_grid.window_grid(window), target)
+    return path
 
 
 def _write_view(path: Path, sources: Sequence[Source], grid: Grid, target: Domain) -> None:
@@ -124,13 +111,11 @@ def _write_view(path: Path, sources: Sequence[Source], grid: Grid, target: Domai
     path.write_text(text, encoding="utf-8")
 
 
-def _translate_shifted(
+def _translate_otherwise(
     plan: ScenePlan, sample: Window, engine: Engine, folder: Path, batch: int
 ) -> Path:
-    """The sample, translated in cores that start half a core before those of the plan."""
-    lattice = plan.lattice
-    half = max(lattice.size // 2 // lattice.stride, 1) * lattice.stride
-    shifted = replace(plan, part=sample, lattice=replace(lattice, shift=half))
+    """The sample, translated in cores that lie elsewhere than those of the plan."""
+    shifted = replace(plan, part=sample, lattice=_other_lattice(plan.lattice))
     rows = dict(enumerate(shifted.rows()))
     files = {number: shifted.row_file(row, folder) for number, row in rows.items()}
     found = {number: file for number, file in files.items() if file is not None}
@@ -141,11 +126,23 @@ def _translate_shifted(
     return path
 
 
-def _choose_sample(plan: ScenePlan, output: Path) -> Window | None:
-    """The window around a place where cores meet, near the middle, in which most is valid."""
+def _other_lattice(lattice: Lattice) -> Lattice:
+    """Cores that start half a step earlier; larger ones too, where half a step is no start."""
+    if lattice.step == lattice.stride:
+        lattice = replace(
+            lattice,
+            size=lattice.size + lattice.stride,
+            step=lattice.step + lattice.stride,
+        )
+    half = lattice.step // 2 // lattice.stride * lattice.stride
+    return replace(lattice, shift=half)
+
+
+def _choose_sample(plan: ScenePlan, output: Path, places: Sequence[Window]) -> Window | None:
+    """The first place that is valid enough, or of those looked at the one that is most so."""
     best, best_share = None, 0.0
     with open_scene(output) as translated:
-        for place in islice(_places(plan), MOST_PLACES):
+        for place in places[:MOST_PLACES]:
             inside = Window(
                 col_off=place.col_off - plan.part.col_off,
                 row_off=place.row_off - plan.part.row_off,

@@ -146,15 +146,27 @@ def test_the_check_for_seams_says_what_it_found(model, scene, tmp_path, capsys):
     output = tmp_path / "out.tif"
     words = ["predict", str(model), str(scene), "-o", str(output), "--check-seams", *QUICK]
     run(words)
-    assert (
-        f"{output}: moving the windows by half a core changes pixels by" in capsys.readouterr().err
-    )
+    assert f"{output}: cut in other windows, pixels change by" in capsys.readouterr().err
     run([*words, "--json"])
     found = json.loads(capsys.readouterr().out)["seams"][str(output)]
     assert found["mismatch"] < 1e-2
     assert not found["visible"]
     run([*words[:-1], "64", "--overwrite"])
     assert "one window holds all of it" in capsys.readouterr().err
+
+
+def test_the_check_for_seams_says_where_there_is_too_little_to_tell(
+    model, make_raster, tmp_path, capsys
+):
+    pixels = np.full((1, 600, 600), -999, np.float32)
+    pixels[:, 3:9, 3:9] = -12
+    scene = make_raster("mostly.tif", pixels, nodata=-999.0)
+    words = ["predict", str(model), str(scene), "-o", str(tmp_path / "o.tif"), "--check-seams"]
+    run([*words, *QUICK])
+    said = capsys.readouterr().err
+    assert "places where windows meet hold no valid pixel, so none was translated again" in said
+    assert "too little data lies at the lines" in said
+    assert "one window" not in said
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_it_says_what_it_wrote_how_long_it_took_and_how_fast(model, scene, tmp_p
     run(["predict", str(model), str(scene), "-o", str(output), *QUICK])
     told = capsys.readouterr()
     assert told.out.startswith(f"Wrote {output} in ")
-    assert "0.002 million pixels translated" in told.out
+    assert "2,000 pixels translated" in told.out
     assert "a second" in told.out
     assert "5 of 5" in told.err
     with rasterio.open(output) as dataset:
@@ -137,9 +137,14 @@ def test_statistics_are_written_once_and_serve_the_next_command(
     words = ["predict", str(instance_model), str(scene), "--statistics", str(file), *QUICK]
     run([*words, "-o", str(tmp_path / "one.tif")])
     before = file.read_bytes()
+    assert f"The statistics were measured and written to {file}." in capsys.readouterr().out
     run([*words, "-o", str(tmp_path / "two.tif"), "--seams", "scene", "--blend", "hann"])
     assert file.read_bytes() == before
     assert json.loads(before)["scenes"] == [str(scene)]
+    assert f"The statistics were read from {file}." in capsys.readouterr().out
+    run([*words, "-o", str(tmp_path / "two.tif"), "--blend", "hann", "--json"])
+    told = json.loads(capsys.readouterr().out)["statistics"]
+    assert told == {"file": str(file), "measured": False}
 
 
 def test_the_check_for_seams_says_what_it_found(model, scene, tmp_path, capsys):

@@ -197,11 +197,12 @@ def predict(
     record = {**made, "pixels": pixels, "seconds": seconds, "pixels_per_second": pixels / seconds}
     if check_seams:
         record["seams"] = {name: check and check.to_dict() for name, check in checks.items()}
+    sentence = _sentence(made["written"], made["unchanged"], pixels, seconds)
     if statistics is not None:
         record["statistics"] = {"file": str(statistics), "measured": measured}
         did = "measured and written to" if measured else "read from"
-        say(f"The statistics were {did} {statistics}.", quiet=as_json)
-    finish(_sentence(made["written"], made["unchanged"], pixels, seconds), record, as_json=as_json)
+        sentence += f" The statistics were {did} {statistics}."
+    finish(sentence, record, as_json=as_json)
 
 
 def _seam_sentence(output: str, check: SeamCheck | None) -> str:

@@ -181,7 +181,9 @@ def _middle(stack: NDArray[Any], count: NDArray[np.intp]) -> NDArray[Any]:
 def _added(values: NDArray[Any], step: NDArray[np.floating[Any]]) -> NDArray[Any]:
     """Values moved by a step, which may be overwritten; large integers by a whole one."""
     if values.dtype in LARGE_INTEGERS:
-        return np.add(values, np.rint(step).astype(np.int64).astype(values.dtype))
+        whole: NDArray[Any] = np.rint(step).astype(np.int64).astype(values.dtype)
+        whole += values
+        return whole
     step += values
     return step
 

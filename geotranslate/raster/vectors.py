@@ -22,6 +22,8 @@ LONGITUDE_LATITUDE = "EPSG:4326"
 def outlines(grids: Sequence[Grid], crs: CRS | None = None, *, parts: int = 1) -> gpd.GeoSeries:
     """The outlines of grids in one CRS, by default longitude and latitude.
 
+    In degrees, what crosses 180 is cut there in two.
+
     Args:
         grids: in any CRSs.
         crs: of the outlines.
@@ -32,7 +34,10 @@ def outlines(grids: Sequence[Grid], crs: CRS | None = None, *, parts: int = 1) -
     boxes = np.array([_box(grid, parts) for grid in grids], dtype=object)
     for place in dict.fromkeys(places):
         boxes[places == place] = _transformed(boxes[places == place], place, target)
-    return gpd.GeoSeries(boxes, crs=target)
+    outlined = gpd.GeoSeries(boxes, crs=target)
+    if outlined.crs.is_geographic:
+        outlined = gpd.GeoSeries([_cut_at_180(shape) for shape in outlined], crs=target)
+    return outlined
 
 
 def write_geopackage(
@@ -81,6 +86,28 @@ def _transformed(boxes: NDArray[np.object_], crs: str, target: str) -> NDArray[n
     except RuntimeError:  # pyproj's: a building site's own coordinates have no place on Earth
         return np.full(len(boxes), None, dtype=object)
     return moved
+
+
+def _cut_at_180(shape: shapely.Polygon | None) -> shapely.Geometry | None:
+    """An outline in degrees whose corners fell on both sides of 180, as its two parts."""
+    # It ran counter-clockwise; torn apart, it runs the other way round the world.
+    if shape is None or _signed_area(shape.exterior) >= 0:
+        return shape
+    whole = shapely.transform(shape, lambda points: points + (points[:, :1] < 0) * [360, 0])
+    left, _, right, _ = whole.bounds
+    if not left < 180 < right or right - left > 180:
+        return shape
+    west = whole & shapely.box(0, -90, 180, 90)
+    east = shapely.transform(
+        whole & shapely.box(180, -90, 360, 90), lambda points: points - [360, 0]
+    )
+    return west | east
+
+
+def _signed_area(ring: shapely.LinearRing) -> float:
+    """Above 0 where most of it runs counter-clockwise, whether or not it crosses itself."""
+    x, y = shapely.get_coordinates(ring).T
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
 
 
 def _write_layer(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tracemalloc
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio.warp
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -14,6 +16,7 @@ from geotranslate.choices import MOSAIC_BLENDS
 from geotranslate.errors import GridError, SettingError
 from geotranslate.raster.domain import Band
 from geotranslate.raster.mosaic import MosaicSettings, mosaic_rasters, plan, plan_mosaic, write
+from geotranslate.raster.mosaic.cutlines import write_footprints
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
 
@@ -254,6 +257,68 @@ class TestPixels:
         assert (chip.pixels[:, chip.valid] == 1).all()
 
 
+class TestAcross180:
+    """Scenes where longitudes jump from 180 to -180 degrees."""
+
+    @pytest.fixture
+    def across(self, make_raster):
+        """Makes scenes of UTM zone 60: about 180 degrees, or beside it at a distance in metres."""
+
+        def make(name, metres=0, zone=60, value=7):
+            crs = f"EPSG:326{zone:02d}"
+            (x, *_), (y, *_) = rasterio.warp.transform("EPSG:4326", crs, [180], [60])
+            transform = Affine(100, 0, x - 2500 + metres, 0, -100, y)
+            pixels = np.full((1, 50, 50), value, np.uint8)
+            return make_raster(f"{name}.tif", pixels, crs=crs, transform=transform)
+
+        return make
+
+    @pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326"])
+    def test_a_scene_that_a_crs_tears_apart_is_refused_with_one_that_does_not(
+        self, across, tmp_path, crs
+    ):
+        path = across("a")
+        with pytest.raises(GridError, match="Choose a CRS that runs on there, such as EPSG:32660"):
+            join([path], tmp_path / "out.tif", crs=crs)
+        _, chip = join([path], tmp_path / "out.tif", crs="EPSG:3832")
+        assert set(np.unique(chip.pixels[0, chip.valid])) == {7}
+        assert chip.valid.mean() > 0.8
+
+    @pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326"])
+    def test_neighbours_at_opposite_ends_of_a_crs_are_refused(self, across, tmp_path, crs):
+        paths = [across("west", -4000), across("east", 4000, zone=1)]
+        with pytest.raises(GridError, match=r"lie \d+ km from each other.*such as EPSG:32660"):
+            join(paths, tmp_path / "out.tif", crs=crs)
+        scene, chip = join(paths, tmp_path / "out.tif")
+        assert scene.grid.crs == CRS.from_epsg(32660)
+        assert scene.grid.width < 200
+        assert chip.valid.sum() > 4500
+
+    def test_scenes_that_are_far_from_each_other_on_the_ground_are_not(self, make_raster, tmp_path):
+        pixels = np.ones((1, 10, 10), np.uint8)
+        paths = [
+            make_raster(
+                f"{lon}.tif", pixels, crs="EPSG:4326", transform=Affine(1, 0, lon, 0, -1, 5)
+            )
+            for lon in (-150, 20)
+        ]
+        made = plan_mosaic(paths, tmp_path / "out.tif")
+        assert made.grid.shape == (10, 180)
+
+    def test_footprints_are_cut_there_and_serve_as_cutlines(self, across, tmp_path):
+        paths = [across("a"), across("b", 4500)]
+        footprints = tmp_path / "footprints.gpkg"
+        write_footprints(footprints, plan_mosaic(paths, tmp_path / "out.tif"))
+        table = gpd.read_file(footprints)
+        # 5 km by 5 km, of which a degree at 60 N holds 55.8 by 111.4.
+        areas = shapely.area(table.geometry.to_numpy())
+        np.testing.assert_allclose(areas, 25 / (55.8 * 111.4), rtol=0.02)
+        assert np.abs(table.total_bounds[[0, 2]]).max() == 180
+        _, whole = join(paths, tmp_path / "out.tif")
+        _, cut = join(paths, tmp_path / "cut.tif", cutline=footprints)
+        np.testing.assert_array_equal(cut.valid, whole.valid)
+
+
 class TestRefusals:
     @pytest.fixture
     def path(self, make_raster):
@@ -285,6 +350,7 @@ class TestRefusals:
         [
             ({"bounds": (0, 0, 5, 5)}, "Give bounds as left,bottom,right,top in the mosaic's CRS"),
             ({"resolution": (1e-9, 1e-9)}, "Choose larger pixels with --resolution"),
+            ({"resolution": (1e-4, 1e-4)}, r"800,000 x 800,000 pixels, 640 GB .* in the units of"),
         ],
     )
     def test_grids_that_cannot_be_are_refused_with_the_mend(self, path, tmp_path, words, mend):

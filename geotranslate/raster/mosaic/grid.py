@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -22,6 +23,9 @@ from geotranslate.raster.scene import open_scene
 
 if TYPE_CHECKING:
     from geotranslate.raster.area import Area
+
+# So many of the mosaic's pixels for one of a scene's are no wish but a wrong unit.
+MOST_PER_PIXEL = 10_000
 
 # GDAL counts rows and columns in 32 bits with a sign.
 LONGEST = 2**31 - 1
@@ -45,10 +49,13 @@ def choose_grid(
     """
     asked = (settings.crs, settings.resolution, settings.bounds, settings.snap, settings.aoi)
     if not any(asked) and all(grids[0].is_aligned(grid) for grid in grids):
+        _check_together(first, grids, [grid.bounds for grid in grids], first.crs)
         return _join_aligned(grids), None
     crs, lattice = choose_lattice(first, settings)
     base = Grid(crs, lattice, 1, 1)
     boxes = [grid_bounds(grid, crs) for grid in grids]
+    if settings.bounds is None:
+        _check_together(first, grids, boxes, crs)
     whole = _around(boxes)
     wanted = settings.bounds or whole
     if not any(_shared(box, wanted) for box in boxes):
@@ -61,7 +68,9 @@ def choose_grid(
     if settings.aoi is not None:
         area = _read_area(settings.aoi, crs, wanted)
         wanted = _shared(wanted, area.bounds) or wanted
-    return _checked(base.window_grid(base.window_around(wanted))), area
+    grid = base.window_grid(base.window_around(wanted))
+    _check_fineness(grid, grids, [_shared(box, wanted) for box in boxes])
+    return _checked(grid), area
 
 
 def _read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
@@ -130,13 +139,99 @@ def grid_bounds(grid: Grid, crs: CRS) -> Bounds:
     except (RasterioError, CPLE_BaseError):
         bounds = (math.nan,) * 4
     left, _, right, _ = bounds
-    if not all(map(math.isfinite, bounds)) or left > right:
+    if left > right or _is_torn(grid, crs, bounds):
+        raise GridError(
+            f"a raster in {grid.crs.to_string()}, which covers {spell_bounds(grid.bounds)}, lies "
+            f"across the line where {crs.to_string()} begins and ends, so its halves would lie a "
+            f"world apart. Choose a CRS that runs on there, such as {grid.crs.to_string()}, with "
+            "--crs, or leave that raster out."
+        )
+    if not all(map(math.isfinite, bounds)):
         raise GridError(
             f"a raster in {grid.crs.to_string()}, which covers {spell_bounds(grid.bounds)}, has no "
             f"place in {crs.to_string()}, so they cannot become one mosaic. Choose a CRS that "
             "holds all of them with --crs, or leave that raster out."
         )
     return bounds
+
+
+def _is_torn(grid: Grid, crs: CRS, bounds: Bounds) -> bool:
+    """Whether neighbouring points of a grid's rim lie at opposite sides of its bounds in a CRS."""
+    if crs.is_geographic or not all(map(math.isfinite, bounds)):
+        return False  # of degrees GDAL says so by bounds whose left is beyond the right
+    left, bottom, right, top = grid.bounds
+    way = np.linspace(0, 1, 17)
+    xs = np.concatenate([left + way * (right - left), right + 0 * way])
+    ys = np.concatenate([bottom + 0 * way, bottom + way * (top - bottom)])
+    xs, ys = np.append(xs, left + right - xs), np.append(ys, bottom + top - ys)
+    moved = np.asarray(transform(grid.crs, crs, xs, ys))
+    steps = np.abs(np.diff(moved)).max(axis=1)
+    return bool((steps > np.array([bounds[2] - bounds[0], bounds[3] - bounds[1]]) / 2).any())
+
+
+def _check_together(first: Grid, grids: Sequence[Grid], boxes: Sequence[Bounds], crs: CRS) -> None:
+    """Refuse scenes that are near on the ground but lie at opposite ends of a CRS.
+
+    Args:
+        first: the scene's whose CRS is a way out.
+        grids: of all scenes.
+        boxes: their bounds in the CRS.
+        crs: of the mosaic.
+
+    Raises:
+        GridError: the mosaic would be an empty giant.
+    """
+    left, _, right, _ = np.array(boxes).T
+    west, east = int(left.argmin()), int(right.argmax())
+    width = right[east] - left[west]
+    if (right - left).sum() > width / 10:
+        return
+    # Of a scene is known what its width on the map is on the ground; so is that of the distance.
+    (start, end), (_, other) = (_ground_diagonal(grids[index]) for index in (west, east))
+    metres = math.dist(start, end)
+    side = math.hypot(right[west] - left[west], boxes[west][3] - boxes[west][1])
+    distance = math.dist(end, other)
+    if not metres or not width > 10 * side * (1 + distance / metres):
+        return
+    way_out = first.crs.to_string() if first.crs != crs else "EPSG:3832 (Mercator around 150 E)"
+    raise GridError(
+        f"rasters that lie {distance / 1000:,.0f} km from each other lie at opposite ends of "
+        f"{crs.to_string()}, so the mosaic would reach around the world and be empty but for its "
+        f"rims. Choose a CRS that runs on there, such as {way_out}, with --crs, or give --bounds."
+    )
+
+
+def _ground_diagonal(grid: Grid) -> NDArray[np.float64]:
+    """Two opposite corners of a grid as (x, y, z) in metres from the Earth's centre."""
+    left, bottom, right, top = grid.bounds
+    try:
+        xyz = transform(grid.crs, CRS.from_epsg(4978), (left, right), (bottom, top), (0, 0))
+    except (RasterioError, CPLE_BaseError):  # a local CRS lies nowhere on Earth
+        return np.zeros((2, 3))
+    return np.transpose(xyz)
+
+
+def _check_fineness(grid: Grid, grids: Sequence[Grid], shares: Sequence[Bounds | None]) -> None:
+    """Refuse pixels of which scenes could fill a share only, because their size is a mistake.
+
+    Args:
+        grid: of the mosaic.
+        grids: of all scenes.
+        shares: what each covers of the mosaic, in its CRS.
+
+    Raises:
+        GridError: with the sizes.
+    """
+    x, y = grid.resolution
+    covered = sum((b[2] - b[0]) / x * (b[3] - b[1]) / y for b in shares if b is not None)
+    given = sum(grid.width * grid.height for grid in grids)
+    if covered > MOST_PER_PIXEL * given:
+        raise GridError(
+            f"the mosaic would have {grid.width:,} x {grid.height:,} pixels, "
+            f"{grid.width * grid.height / 1e9:,.0f} GB a band of bytes, of rasters that have "
+            f"{given:,} pixels in all. A pixel's size ({x:g} by {y:g}) counts in the units of "
+            f"{grid.crs.to_string()}. Choose larger pixels with --resolution, or smaller --bounds."
+        )
 
 
 def _join_aligned(grids: Sequence[Grid]) -> Grid:

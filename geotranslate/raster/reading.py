@@ -36,7 +36,7 @@ def open_dataset(path: str | Path) -> rasterio.DatasetReader:
     """
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES))
     # Who needs a place on the map says so in a sentence of ours, with the mend.
-    with _UNPLACED, _quiet_range_check():
+    with UNPLACED, _quiet_range_check():
         return rasterio.open(path)
 
 
@@ -77,7 +77,8 @@ class _IgnoredWarning:
                 self._filters.__exit__(None, None, None)
 
 
-_UNPLACED = _IgnoredWarning(NotGeoreferencedWarning)
+UNPLACED = _IgnoredWarning(NotGeoreferencedWarning)
+"""What rasterio says of rasters without a place, and of arrays before it gives them theirs."""
 
 
 @contextmanager

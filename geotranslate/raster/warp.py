@@ -19,6 +19,7 @@ from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster.blend import Weights
 from geotranslate.raster.domain import Band, to_dtype
 from geotranslate.raster.grid import Grid
+from geotranslate.raster.reading import UNPLACED
 from geotranslate.raster.scene import Chip, Scene, intersect
 
 RESAMPLINGS = {
@@ -258,20 +259,22 @@ def _warp_strip(
 ) -> NDArray[np.floating[Any]]:
     """Source numbers (bands, rows, cols) in the target's columns from ``col``; NaN is invalid."""
     strip = np.full((len(numbers), target.height, STRIP_COLS), np.nan, numbers.dtype)
-    reproject(
-        numbers,
-        strip,
-        src_crs=source.crs,
-        src_transform=source.transform,
-        src_nodata=np.nan,
-        dst_crs=target.crs,
-        dst_transform=target.transform @ Affine.translation(col, 0),
-        dst_nodata=np.nan,
-        resampling=resampling,
-        # Otherwise GDAL chooses the kernel's width anew for each window.
-        XSCALE=scales[0],
-        YSCALE=scales[1],
-    )
+    # rasterio silences a warning of its own here, in a way that threads take from each other.
+    with UNPLACED:
+        reproject(
+            numbers,
+            strip,
+            src_crs=source.crs,
+            src_transform=source.transform,
+            src_nodata=np.nan,
+            dst_crs=target.crs,
+            dst_transform=target.transform @ Affine.translation(col, 0),
+            dst_nodata=np.nan,
+            resampling=resampling,
+            # Otherwise GDAL chooses the kernel's width anew for each window.
+            XSCALE=scales[0],
+            YSCALE=scales[1],
+        )
     return strip
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
@@ -211,6 +213,17 @@ def test_the_first_scene_counts_and_the_next_fills_its_holes(make_raster):
     chip = read([first, second], grid)
     assert chip.valid.all()
     np.testing.assert_array_equal(chip.pixels[0], np.where(left, 1, 2))
+
+
+def test_several_threads_leave_no_warning_and_the_filters_as_they_were(source):
+    def work(_):
+        for _ in range(10):
+            read([source], TARGETS["shifted"])
+
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+    assert list(warnings.filters) == before
 
 
 def test_far_away_nothing_is_valid(source):

@@ -487,6 +487,23 @@ def test_an_output_with_other_statistics_is_refused_before_measuring(
     assert not file.exists()
 
 
+def test_two_commands_do_not_measure_one_file(drawn_model, make_raster, tmp_path):
+    scene = island(make_raster, slice(90), slice(90), side=90)
+    file = tmp_path / "s.json"
+    steps = predict_scenes(drawn_model, [scene], tmp_path / "o.tif", statistics=file, **WORDS)
+    other = predict_scenes(drawn_model, [scene], tmp_path / "p.tif", statistics=file, **WORDS)
+    while next(steps).done == 0:
+        pass
+    next(other)
+    with pytest.raises(OutputError, match="written by another process"):
+        next(other)
+    list(steps)
+    last = list(predict_scenes(drawn_model, [scene], tmp_path / "p.tif", statistics=file, **WORDS))[
+        -1
+    ]
+    assert last.state == "written"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

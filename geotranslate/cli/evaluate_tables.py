@@ -121,7 +121,11 @@ def _seam_table(seams: SeamFigures, over: str) -> Table:
                 *_contrast(figures.step),
                 f"{in_stds:.4f}",
                 f"{figures.peak:.1f}" if math.isfinite(figures.peak) else "-",
-                "visible" if figures.visible else "periodic" if figures.periodic else "invisible",
+                "visible"
+                if seams.shows(figures)
+                else "periodic"
+                if figures.periodic
+                else "invisible",
             )
     return table
 

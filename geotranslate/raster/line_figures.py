@@ -14,12 +14,12 @@ from scipy.special import stdtr
 
 from geotranslate.raster.line_sums import Lines, LineSums, Values
 
-VISIBLE_CHANCE = 0.001
-"""Lines are called visible where lines that mean nothing would stand out as much at most this
-often. That takes a score of 3.1, and more where a short period has few lines to compare with."""
-
-VISIBLE_PEAK = 4.0
+PERIODIC_PEAK = 4.0
 """Power over that around it from which the gradients count as repeating with the lines."""
+
+LEAST_PERIODS = 4
+"""Windows along a raster that a peak takes. Of rasters of smoothed noise with two, one in ten
+reaches `PERIODIC_PEAK` in one of three bands; with four, none of 60 did."""
 
 HARMONICS = 8
 """Multiples of the frequency of the lines that the spectral peak looks at."""
@@ -48,11 +48,6 @@ class Contrast:
     chance: float
 
     @property
-    def visible(self) -> bool:
-        """Whether the lines stand out beyond chance."""
-        return self.chance <= VISIBLE_CHANCE
-
-    @property
     def excess(self) -> float:
         """What the lines have more."""
         return self.on_lines - self.elsewhere
@@ -66,7 +61,7 @@ class LineFigures:
         gradient: mean absolute difference of the pixels on both sides of a line.
         step: mean absolute jump of the level from one window to the next, along a window's edge.
         peak: power of the gradients at the lines' frequency and its harmonics, over that of
-            the frequencies around them; NaN where the raster holds less than two periods.
+            the frequencies around them; NaN where the raster is less than four windows long.
     """
 
     gradient: Contrast
@@ -74,14 +69,14 @@ class LineFigures:
     peak: float
 
     @property
-    def visible(self) -> bool:
-        """Whether gradients or levels on the lines stand out beyond chance."""
-        return self.gradient.visible or self.step.visible
+    def chance(self) -> float:
+        """The lower one of gradient and step."""
+        return min(self.gradient.chance, self.step.chance)
 
     @property
     def periodic(self) -> bool:
         """Whether the gradients repeat with the lines, as blended seams make them do."""
-        return self.peak >= VISIBLE_PEAK
+        return self.peak >= PERIODIC_PEAK
 
 
 def line_figures(sums: LineSums, band: int) -> LineFigures | None:
@@ -168,7 +163,7 @@ def _peak(total: Values, count: NDArray[np.int64], lines: Lines) -> float:
         lines: where windows meet.
     """
     periods = (len(total) - 1) // lines.size
-    if periods < 2:
+    if periods < LEAST_PERIODS:
         return math.nan
     whole = slice(1, 1 + periods * lines.size)
     total, count = total[whole], count[whole]

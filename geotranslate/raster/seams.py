@@ -7,7 +7,7 @@ tool. docs/evaluate.md defines each figure and says what it does not see.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from geotranslate.raster.line_figures import LineFigures, line_figures, ratio
 from geotranslate.raster.line_sums import Lines, LineSums, RasterSums, Strip, Values, strips
 from geotranslate.raster.scene import Scene, open_scene
 from geotranslate.raster.statistics import BandStatistics, band_statistics, merge_statistics
+
+VISIBLE_CHANCE = 0.005
+"""Lines are called visible where lines that mean nothing would stand out as much, in any band and
+direction, in at most this share of rasters."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,16 @@ class SeamFigures:
     @property
     def visible(self) -> bool:
         """Whether any band shows the lines."""
-        return any(figures.visible for band in self.bands for _, figures in band.directions())
+        return any(self.shows(figures) for band in self.bands for _, figures in band.directions())
+
+    def shows(self, figures: LineFigures) -> bool:
+        """Whether lines of one band and direction stand out beyond chance, of so many looked at.
+
+        The chance of each figure times their number (Bonferroni) bounds that of any of them. On
+        rasters of only a few windows the chances themselves are somewhat too low.
+        """
+        looked_at = 2 * sum(len(list(band.directions())) for band in self.bands)
+        return figures.chance * looked_at <= VISIBLE_CHANCE
 
     @property
     def score(self) -> float:
@@ -77,14 +90,8 @@ class SeamFigures:
     @property
     def verdict(self) -> str:
         """What is visible, in a sentence without its full stop."""
-        shown, repeated = (
-            [
-                band.band.name
-                for band in self.bands
-                if any(getattr(figures, what) for _, figures in band.directions())
-            ]
-            for what in ("visible", "periodic")
-        )
+        shown = self._bands_where(self.shows)
+        repeated = self._bands_where(lambda figures: figures.periodic)
         lines = f"the lines of {self.lines.size} px"
         row, col = self.lines.between_rows.offset, self.lines.offset
         if row != col:
@@ -96,9 +103,18 @@ class SeamFigures:
         if repeated:
             return (
                 f"invisible on {lines}, but gradients repeat as often in {_listed(repeated)}: "
-                "windows were blended, or meet at another offset"
+                "windows were blended, or meet at another offset, or the landscape itself repeats "
+                "so"
             )
         return f"invisible on {lines}"
+
+    def _bands_where(self, holds: Callable[[LineFigures], bool]) -> list[str]:
+        """Names of the bands of which it holds in any direction."""
+        return [
+            band.band.name
+            for band in self.bands
+            if any(holds(figures) for _, figures in band.directions())
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as JSON values; one without a finite value is None."""

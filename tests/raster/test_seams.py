@@ -33,7 +33,7 @@ def test_windows_with_a_level_of_their_own_are_found_on_their_lines_only(make_ra
     found = measure_seams(path, 64, offset)
     assert found.visible
     for name, figures in found.bands[0].directions():
-        assert figures.step.visible, name
+        assert figures.step.chance < 1e-4, name
     assert not measure_seams(path, 64, (offset + 32) % 64).visible
 
 
@@ -76,7 +76,7 @@ def test_strips_of_any_height_give_the_same_figures(make_raster, monkeypatch):
         numbers += [x for b in mismatch.bands for x in (b.mean, b.largest, b.std, b.vertical)]
         found.append([*numbers, mismatch.pixels])
     for other in found[1:]:
-        assert other == pytest.approx(found[0], rel=1e-9)
+        assert other == pytest.approx(found[0], rel=1e-9, nan_ok=True)
 
 
 def _numbers(figures):
@@ -99,6 +99,21 @@ def test_a_flat_raster_has_no_seams(make_raster):
     assert not found.visible
     assert found.bands[0].vertical.gradient.score == 0
     assert found.bands[0].vertical.peak == 1
+
+
+def test_many_bands_are_not_called_visible_more_often_than_one(make_raster):
+    found = [
+        measure_seams(make_raster("bands.tif", noise(seed, 13, 100, 100)), 32) for seed in range(40)
+    ]
+    # Of 52 figures, some reach a chance of 0.001 in many a raster.
+    assert sum(min(_chances(each)) <= 0.001 for each in found) >= 4
+    assert sum(each.visible for each in found) <= 1
+    for each in found:
+        assert each.verdict.startswith("visible" if each.visible else "invisible")
+
+
+def _chances(found):
+    return [figures.chance for band in found.bands for _, figures in band.directions()]
 
 
 def test_a_direction_that_no_line_crosses_has_no_figures(make_raster):

@@ -23,7 +23,8 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     """A raster, the same for every prediction; or a folder or glob: for one prediction the scenes
     of a mosaic, for several the rasters of the same file names."""
     seams: Lines | None = None
-    """Where the windows meet that the predictions were made of; as text SIZE or SIZE,OFFSET."""
+    """Where the windows meet that the predictions were made of; also SIZE or (SIZE, OFFSET), as
+    numbers or as the text SIZE,OFFSET."""
     against: str | None = None
     """A raster on the prediction's grid, or a folder or glob of rasters of the same file names."""
     source: str | None = None
@@ -51,7 +52,11 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     @field_validator("seams", mode="before")
     @classmethod
     def _parse_seams(cls, seams: Any) -> Any:
-        return parse_lines(seams) if isinstance(seams, str) else seams
+        if isinstance(seams, str | int | float):
+            seams = [seams]
+        if isinstance(seams, list | tuple):
+            return parse_lines(",".join(map(str, seams)))
+        return seams
 
     @model_validator(mode="after")
     def _check(self) -> Self:

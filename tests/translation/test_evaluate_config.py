@@ -36,7 +36,15 @@ def test_words_about_a_truth_that_is_not_given_are_refused_with_the_mend(name):
 
 @pytest.mark.parametrize(
     ("text", "lines"),
-    [("256", Lines(256)), ("256,128", Lines(256, 128)), (" 64 , 1 ", Lines(64, 1))],
+    [
+        ("256", Lines(256)),
+        ("256,128", Lines(256, 128)),
+        (" 64 , 1 ", Lines(64, 1)),
+        (256, Lines(256)),
+        ((256, 0), Lines(256)),
+        ([256, 128], Lines(256, 128)),
+        (Lines(8, 2), Lines(8, 2)),
+    ],
 )
 def test_seams_are_a_size_and_perhaps_an_offset(text, lines):
     assert EvaluateConfig(predicted="p.tif", seams=text).seams == lines
@@ -53,6 +61,10 @@ def test_seams_are_a_size_and_perhaps_an_offset(text, lines):
         ("", "such as 256"),
         ("3", "Choose 4 px or more"),
         ("256,256", "Choose an offset from 0 to 255"),
+        (-256, "such as 256"),
+        (25.6, "such as 256"),
+        ((256, 1, 2), "such as 256"),
+        ((256, 256), "Choose an offset from 0 to 255"),
     ],
 )
 def test_seams_that_are_no_lines_are_refused_with_the_mend(text, mend):

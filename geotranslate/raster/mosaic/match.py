@@ -16,14 +16,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,7 +33,7 @@ from geotranslate.errors import SettingError
 from geotranslate.raster.domain import Band, to_physical
 from geotranslate.raster.mosaic.adjustment import Adjustment, constant
 from geotranslate.raster.mosaic.layers import Layers
-from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan, find_anchor
+from geotranslate.raster.mosaic.plan import MosaicPlan, find_anchor
 from geotranslate.raster.output import write_text
 from geotranslate.raster.reading import open_dataset
 
@@ -131,10 +127,12 @@ def match_scenes(
         yield len(plan.pairs)
         return [Adjustment(**words) for words in json.loads(path.read_text())]
     shared = []
-    for done, found in enumerate(_compare_pairs(plan), start=1):
-        if found is not None:
-            shared.append(found)
-        yield done
+    # In one thread: of windows this small, four take longer.
+    with closing(Layers(plan, [None] * len(plan.pieces), {})) as layers:
+        for done, pair in enumerate(plan.pairs, start=1):
+            if (found := _compare(plan, layers, *pair)) is not None:
+                shared.append(found)
+            yield done
     check_joined(names, [(each.one, each.other) for each in shared])
     anchor = find_anchor(plan.settings.anchor, names)
     solve = solve_gains if plan.settings.match == "gain" else solve_histograms
@@ -222,30 +220,8 @@ def solve_histograms(
     ]
 
 
-def _compare_pairs(plan: MosaicPlan) -> Iterator[Shared | None]:
-    """What each of the plan's pairs says, in their order; None where hardly a pixel is shared."""
-    workers = min(os.cpu_count() or 1, MOST_THREADS, len(plan.pairs))
-    idle: SimpleQueue[Layers] = SimpleQueue()
-
-    def compare(pair: tuple[int, int]) -> Shared | None:
-        layers = idle.get()
-        try:
-            return _compare(plan, layers, *pair)
-        finally:
-            idle.put(layers)
-
-    with ExitStack() as closed, ThreadPoolExecutor(workers) as threads:
-        for _ in range(workers):
-            idle.put(closed.enter_context(closing(Layers(plan, [None] * len(plan.pieces), {}))))
-        waiting = deque(threads.submit(compare, pair) for pair in plan.pairs)
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
-
-
 def _compare(plan: MosaicPlan, layers: Layers, one: int, other: int) -> Shared | None:
+    """What a pair says; None where hardly a pixel is shared."""
     levels_of = _mean_levels if plan.settings.match == "gain" else _quantile_levels
     found = levels_of(_look_at(plan, layers, one, other), plan.bands)
     return None if found is None else Shared(one, other, *found)

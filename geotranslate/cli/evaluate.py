@@ -73,6 +73,7 @@ def evaluate(
         claim_report,
         measure_images,
         plan_evaluation,
+        read_report,
         write_report,
     )
     from geotranslate.translation.evaluate_config import EvaluateConfig
@@ -81,10 +82,10 @@ def evaluate(
     plan = plan_evaluation(EvaluateConfig(predicted=predicted, truth=truth, **settings))
     claim = claim_report(output, plan, overwrite=overwrite) if output else nullcontext(False)
     with claim as finished:
-        if finished:
+        if output and finished:
             finish(
                 f"{output} is there already, from the same files and words: nothing to do.",
-                {"output": str(output), "finished": True},
+                read_report(output),
                 as_json=as_json,
             )
             return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from geotranslate.raster.domain import Band
     from geotranslate.raster.line_figures import Contrast
     from geotranslate.raster.seams import Mismatch, SeamFigures
     from geotranslate.translation.accuracy import AccuracyPlan
@@ -77,7 +78,9 @@ def _mismatch_table(mismatch: Mismatch, over: str) -> Table:
     """How each band differs from the other raster."""
     from rich.table import Table
 
-    table = Table(title=f"Against the other raster{over}", title_justify="left")
+    bands = [each.band for each in mismatch.bands]
+    title = f"Against the other raster{_in_unit(bands)}{over}"
+    table = Table(title=_plain(title), title_justify="left")
     table.add_column("band", overflow="fold")
     columns = ["mean difference", "largest", "mean in stds"]
     if mismatch.lines:
@@ -88,7 +91,7 @@ def _mismatch_table(mismatch: Mismatch, over: str) -> Table:
         values = [band.mean, band.largest, band.share]
         if mismatch.lines:
             values += [_number(band.vertical), _number(band.horizontal)]
-        table.add_row(_plain(_named(band.band.name, band.band.unit)), *map(_spell, values))
+        table.add_row(_named(band.band, bands), *map(_spell, values))
     return table
 
 
@@ -96,7 +99,9 @@ def _seam_table(seams: SeamFigures, over: str) -> Table:
     """What each band shows on the lines of each direction."""
     from rich.table import Table
 
-    table = Table(title=f"On the lines of {seams.lines.size} px{over}", title_justify="left")
+    bands = [each.band for each in seams.bands]
+    title = f"On the lines of {seams.lines.size} px{_in_unit(bands)}{over}"
+    table = Table(title=_plain(title), title_justify="left")
     table.add_column("band", overflow="fold")
     table.add_column("lines")
     for column in (
@@ -115,7 +120,7 @@ def _seam_table(seams: SeamFigures, over: str) -> Table:
         for name, figures in band.directions():
             in_stds = figures.step.excess / band.std if band.std else 0.0
             table.add_row(
-                _plain(_named(band.band.name, band.band.unit)),
+                _named(band.band, bands),
                 name,
                 *_contrast(figures.gradient),
                 *_contrast(figures.step),
@@ -134,8 +139,16 @@ def _contrast(contrast: Contrast) -> tuple[str, str, str]:
     return _spell(contrast.on_lines), _spell(contrast.elsewhere), f"{contrast.score:.1f}"
 
 
-def _named(name: str, unit: str) -> str:
-    return f"{name} [{unit}]" if unit else name
+def _in_unit(bands: Sequence[Band]) -> str:
+    """The unit of all bands, for a table's title; nothing where they have none or several."""
+    units = {band.unit for band in bands}
+    return f", in {bands[0].unit}" if len(units) == 1 and bands[0].unit else ""
+
+
+def _named(band: Band, bands: Sequence[Band]) -> str:
+    """A band's name in a table, with its unit unless the title says it."""
+    unit = "" if _in_unit(bands) else band.unit
+    return _plain(f"{band.name} [{unit}]" if unit else band.name)
 
 
 def _number(value: float | None) -> float:
@@ -152,7 +165,8 @@ def _band_table(report: Report, plan: AccuracyPlan) -> Table:
     summary = report.summary()
     columns = [("prediction", name) for name in ("mae", "rmse", "bias")]
     columns += [(name, "rmse") for name in summary if name != "prediction"]
-    table = Table(title="By band, in its unit" + _over(report), title_justify="left")
+    title = f"By band{_in_unit(plan.bands) or ', in its unit'}{_over(report)}"
+    table = Table(title=_plain(title), title_justify="left")
     table.add_column("band", overflow="fold")
     table.add_column("full range")
     for candidate, name in columns:
@@ -161,7 +175,7 @@ def _band_table(report: Report, plan: AccuracyPlan) -> Table:
     limits = zip(plan.value_range.low, plan.value_range.high, strict=True)
     for index, (band, (low, high)) in enumerate(zip(plan.bands, limits, strict=True)):
         values = (getattr(summary[candidate], name)[index] for candidate, name in columns)
-        name = _plain(_named(band.name, band.unit))
+        name = _named(band, plan.bands)
         table.add_row(name, f"{low:.5g} to {high:.5g}", *map(_spell, values))
     return table
 

@@ -1,7 +1,7 @@
 """How neighbouring pixels differ, summed along every line between them, whatever a raster's size.
 
 The sums are small, a number for each line and band, and all that `seams` tells comes from them.
-A raster is read in strips of rows, so memory grows with its width only.
+A raster is read in slabs of rows, so memory grows with its width only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from geotranslate.raster.grid import Grid
 
 Values = NDArray[np.float64]
 
-STRIP_PIXELS = 1 << 20
+SLAB_PIXELS = 1 << 20
 """About how many pixels of a band are held at once."""
 
 LEAST_ROWS = 64
-"""Rows of a strip, however wide the raster: with fewer, most would be read twice."""
+"""Rows of a slab, however wide the raster: with fewer, most would be read twice."""
 
 LEAST_SIZE = 4
 
@@ -164,20 +164,20 @@ class RasterSums:
         self.vertical = LineSums(vertical, horizontal, bands, cols)
         self.horizontal = LineSums(horizontal, vertical, bands, rows)
 
-    def add(self, strip: Strip, pixels: Values, valid: NDArray[np.bool_]) -> None:
-        """Add the next strip: pixels (bands, rows, cols), valid (rows, cols)."""
-        inner, top = strip.inner, int(strip.window.row_off)
-        self.vertical.add(pixels[:, inner], valid[inner], along=strip.start, first=1)
+    def add(self, slab: Slab, pixels: Values, valid: NDArray[np.bool_]) -> None:
+        """Add the next slab: pixels (bands, rows, cols), valid (rows, cols)."""
+        inner, top = slab.inner, int(slab.window.row_off)
+        self.vertical.add(pixels[:, inner], valid[inner], along=slab.start, first=1)
         self.horizontal.add(pixels.swapaxes(1, 2), valid.T, along=0, first=top + 1)
 
     def finish(self) -> None:
-        """Say that no strip is left."""
+        """Say that no slab is left."""
         self.vertical.finish()
         self.horizontal.finish()
 
 
 @dataclass(frozen=True)
-class Strip:
+class Slab:
     """Rows of a raster that are worked on at once.
 
     Attributes:
@@ -194,10 +194,10 @@ class Strip:
         return slice(self.start - int(self.window.row_off), None)
 
 
-def strips(grid: Grid) -> Iterator[Strip]:
-    """Strips of whole rows that cover a raster from above."""
+def slabs(grid: Grid) -> Iterator[Slab]:
+    """Slabs of whole rows that cover a raster from above."""
     rows, cols = grid.shape
-    height = max(STRIP_PIXELS // cols, LEAST_ROWS)
+    height = max(SLAB_PIXELS // cols, LEAST_ROWS)
     for start in range(0, rows, height):
         top, bottom = max(start - 1, 0), min(start + height, rows)
-        yield Strip(start, Window(col_off=0, row_off=top, width=cols, height=bottom - top))
+        yield Slab(start, Window(col_off=0, row_off=top, width=cols, height=bottom - top))

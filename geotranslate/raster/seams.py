@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster.domain import Band, to_physical
 from geotranslate.raster.line_figures import LineFigures, line_figures, ratio
-from geotranslate.raster.line_sums import Lines, LineSums, RasterSums, Strip, Values, strips
+from geotranslate.raster.line_sums import Lines, LineSums, RasterSums, Slab, Values, slabs
 from geotranslate.raster.scene import Scene, open_scene
 from geotranslate.raster.statistics import BandStatistics, band_statistics, merge_statistics
 
@@ -177,13 +177,11 @@ def look_for_seams(path: str | Path, lines: Lines) -> SeamFigures | None:
         check_crossed(lines, scene)
         sums = RasterSums(lines, len(scene.bands), scene.grid.shape)
         statistics: tuple[BandStatistics, ...] = ()
-        for strip in strips(scene.grid):
-            chip = scene.read(strip.window)
+        for slab in slabs(scene.grid):
+            chip = scene.read(slab.window)
             pixels = to_physical(chip.pixels, scene.bands)
-            sums.add(strip, pixels, chip.valid)
-            statistics = merge_statistics(
-                [statistics, _inner_statistics(strip, pixels, chip.valid)]
-            )
+            sums.add(slab, pixels, chip.valid)
+            statistics = merge_statistics([statistics, _inner_statistics(slab, pixels, chip.valid)])
         sums.finish()
         bands = tuple(
             BandSeams(
@@ -295,47 +293,57 @@ def measure_mismatch(path: str | Path, other: str | Path, lines: Lines | None = 
         check_comparable(ours, theirs)
         if lines is not None:
             check_crossed(lines, ours)
-        count, shape = len(ours.bands), ours.grid.shape
-        measured = [RasterSums(lines, count, shape) for _ in range(2)] if lines else []
-        total, largest, shared = np.zeros(count), np.zeros(count), 0
-        statistics: tuple[BandStatistics, ...] = ()
-        for strip in strips(ours.grid):
-            chips = [scene.read(strip.window) for scene in (ours, theirs)]
-            valid = chips[0].valid & chips[1].valid
-            pixels = [
-                to_physical(chip.pixels, scene.bands)
-                for chip, scene in zip(chips, (ours, theirs), strict=True)
-            ]
-            for sums, values in zip(measured, pixels, strict=False):
-                sums.add(strip, values, valid)
-            inner = valid[strip.inner]
-            one, two = (values[:, strip.inner][:, inner] for values in pixels)
-            distances = np.abs(one - two)
-            total += distances.sum(axis=1)
-            largest = np.maximum(largest, distances.max(axis=1, initial=0))
-            shared += int(inner.sum())
-            statistics = merge_statistics([statistics, _inner_statistics(strip, pixels[1], valid)])
-        if not shared:
+        differences = _Differences(lines, len(ours.bands), ours.grid.shape)
+        for slab in slabs(ours.grid):
+            one, two = (scene.read(slab.window) for scene in (ours, theirs))
+            differences.add(
+                slab,
+                to_physical(one.pixels, ours.bands),
+                to_physical(two.pixels, theirs.bands),
+                one.valid & two.valid,
+            )
+        if not differences.pixels:
             raise GridError(
                 f"no pixel holds data in both {path} and {other}, so there is nothing to compare. "
                 "Check their nodata values, for example with `geotranslate info`."
             )
-        return Mismatch(
-            path=ours.path,
-            other=theirs.path,
-            lines=lines,
-            pixels=shared,
-            bands=tuple(
-                BandMismatch(
-                    band=band,
-                    mean=float(total[index] / shared),
-                    largest=float(largest[index]),
-                    std=statistics[index].std,
-                    vertical=_gradient_ratio([s.vertical for s in measured], index),
-                    horizontal=_gradient_ratio([s.horizontal for s in measured], index),
-                )
-                for index, band in enumerate(ours.bands)
-            ),
+        bands = tuple(differences.of_band(index, band) for index, band in enumerate(ours.bands))
+        return Mismatch(ours.path, theirs.path, lines, differences.pixels, bands)
+
+
+class _Differences:
+    """Sums over two rasters of one grid, slab by slab, and what they come to.
+
+    Attributes:
+        pixels: how many were valid in both.
+    """
+
+    def __init__(self, lines: Lines | None, bands: int, shape: tuple[int, int]) -> None:
+        self.pixels = 0
+        self._total, self._largest = np.zeros(bands), np.zeros(bands)
+        self._others: tuple[BandStatistics, ...] = ()
+        self._sums = [RasterSums(lines, bands, shape) for _ in range(2)] if lines else []
+
+    def add(self, slab: Slab, ours: Values, theirs: Values, valid: NDArray[np.bool_]) -> None:
+        """Add the next slab of both: pixels (bands, rows, cols), valid in both (rows, cols)."""
+        for sums, pixels in zip(self._sums, (ours, theirs), strict=False):
+            sums.add(slab, pixels, valid)
+        inner = valid[slab.inner]
+        distances = np.abs(ours[:, slab.inner][:, inner] - theirs[:, slab.inner][:, inner])
+        self._total += distances.sum(axis=1)
+        self._largest = np.maximum(self._largest, distances.max(axis=1, initial=0))
+        self.pixels += int(inner.sum())
+        self._others = merge_statistics([self._others, _inner_statistics(slab, theirs, valid)])
+
+    def of_band(self, index: int, band: Band) -> BandMismatch:
+        """How one band differs; takes a pixel that is valid in both."""
+        return BandMismatch(
+            band=band,
+            mean=float(self._total[index] / self.pixels),
+            largest=float(self._largest[index]),
+            std=self._others[index].std,
+            vertical=_gradient_ratio([sums.vertical for sums in self._sums], index),
+            horizontal=_gradient_ratio([sums.horizontal for sums in self._sums], index),
         )
 
 
@@ -355,9 +363,9 @@ def check_crossed(lines: Lines, scene: Scene) -> None:
 
 
 def _inner_statistics(
-    strip: Strip, pixels: Values, valid: NDArray[np.bool_]
+    slab: Slab, pixels: Values, valid: NDArray[np.bool_]
 ) -> tuple[BandStatistics, ...]:
-    return band_statistics(pixels[:, strip.inner], valid[strip.inner])
+    return band_statistics(pixels[:, slab.inner], valid[slab.inner])
 
 
 def _gradient_ratio(pair: Sequence[LineSums], band: int) -> float | None:

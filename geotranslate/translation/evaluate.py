@@ -241,6 +241,12 @@ def write_report(report: Report, output: Path) -> None:
     write_text(output, json.dumps(report.to_dict(), indent=1))
 
 
+def read_report(output: Path) -> dict[str, Any]:
+    """A report that was written and has been claimed, as JSON values."""
+    report: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
+    return report
+
+
 def _read_record(output: Path) -> dict[str, Any] | None:
     try:
         report = json.loads(output.read_text(encoding="utf-8"))

@@ -41,7 +41,8 @@ def test_the_command_prints_tables_that_a_person_reads(make_raster, capsys):
     text = capsys.readouterr().out
     assert status == 0
     for words in (
-        "[blue] [level]",
+        "By band, in level (mean of 2 images)",
+        "[blue]",
         "RMSE of linear regression",
         "PSNR 8 x 8, dB",
         "mean of 2 images",
@@ -70,6 +71,8 @@ def test_the_command_writes_a_report_and_does_nothing_when_it_is_there(
     assert command(truth, truth, "-o", output) == 0
     assert "there already" in capsys.readouterr().out
     assert output.stat().st_mtime_ns == before
+    assert command(truth, truth, "-o", output, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == report
 
 
 def test_json_is_one_line(make_raster, capsys):

@@ -8,7 +8,7 @@ from rasterio.windows import Window
 from scipy import ndimage, stats
 
 from geotranslate.raster.line_figures import line_figures
-from geotranslate.raster.line_sums import Lines, RasterSums, Strip
+from geotranslate.raster.line_sums import Lines, RasterSums, Slab
 from geotranslate.raster.seams import VISIBLE_CHANCE
 
 
@@ -22,8 +22,8 @@ def figures_of(pixels, size, offset=0, valid=None):
     valid = np.ones(pixels.shape[1:], bool) if valid is None else valid
     rows, cols = valid.shape
     sums = RasterSums(Lines(size, offset), len(pixels), (rows, cols))
-    strip = Strip(0, Window(col_off=0, row_off=0, width=cols, height=rows))
-    sums.add(strip, pixels, valid)
+    slab = Slab(0, Window(col_off=0, row_off=0, width=cols, height=rows))
+    sums.add(slab, pixels, valid)
     sums.finish()
     return line_figures(sums.vertical, 0), line_figures(sums.horizontal, 0)
 

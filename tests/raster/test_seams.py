@@ -63,12 +63,12 @@ def test_gradients_count_only_where_both_pixels_are_valid(make_raster):
     assert masked.bands[0].vertical.gradient.on_lines == pytest.approx(11.3, abs=1)
 
 
-def test_strips_of_any_height_give_the_same_figures(make_raster, monkeypatch):
+def test_slabs_of_any_height_give_the_same_figures(make_raster, monkeypatch):
     pixels = noise(8, bands=2, rows=150, cols=90)
     paths = make_raster("a.tif", pixels), make_raster("b.tif", pixels + noise(9, 2, 150, 90))
     found = []
     for height in (1000, 64, 7, 1):
-        monkeypatch.setattr(line_sums, "STRIP_PIXELS", height * 90)
+        monkeypatch.setattr(line_sums, "SLAB_PIXELS", height * 90)
         monkeypatch.setattr(line_sums, "LEAST_ROWS", 1)
         bands = measure_seams(paths[0], 32, 5).bands
         numbers = [x for b in bands for _, f in b.directions() for x in _numbers(f)]

@@ -29,11 +29,20 @@ def stage(
         items: asked for in the caller's thread.
         depth: results that are made, or being made, before they are asked for.
     """
+    entered: list[Callable[[Item], Result]] = []
+
+    def leave(error: BaseException) -> None:
+        # Begun after all else has ended: an interrupt may have come before or while it was entered.
+        if entered:
+            context.__exit__(type(error), error, error.__traceback__)
+
     with ThreadPoolExecutor(max_workers=1) as thread:
-        entered = thread.submit(context.__enter__)
+        # Starts the thread while nothing is open: interrupted at that, the pool would start two.
+        thread.submit(bool).result()
         pending: deque[Future[Result]] = deque()
         try:
-            function = entered.result()
+            thread.submit(lambda: entered.append(context.__enter__())).result()
+            function = entered[0]
             for item in items:
                 pending.append(thread.submit(function, item))
                 if len(pending) > depth:
@@ -43,7 +52,6 @@ def stage(
         except BaseException as error:
             for future in pending:
                 future.cancel()
-            if entered.exception() is None:
-                thread.submit(context.__exit__, type(error), error, error.__traceback__).result()
+            thread.submit(leave, error).result()
             raise
         thread.submit(context.__exit__, None, None, None).result()

@@ -12,7 +12,7 @@ from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster import line_sums
 from geotranslate.raster.domain import Band
 from geotranslate.raster.line_sums import Lines
-from geotranslate.raster.seams import measure_mismatch, measure_seams
+from geotranslate.raster.seams import look_for_seams, measure_mismatch, measure_seams
 
 
 def noise(seed=0, bands=1, rows=200, cols=230):
@@ -163,6 +163,25 @@ def test_a_mismatch_is_the_difference_over_the_standard_deviation(make_raster):
     assert [band.mean for band in found.bands] == pytest.approx(means, abs=1e-6)
     assert found.share == pytest.approx(np.mean(means / spread), rel=1e-4)
     assert found.bands[0].vertical is None
+
+
+def test_a_difference_from_a_flat_band_is_infinite_in_its_parts(make_raster):
+    flat = make_raster("flat.tif", np.full((1, 40, 40), 7, np.float32))
+    (band,) = measure_mismatch(make_raster("ours.tif", noise(0, 1, 40, 40)), flat).bands
+    assert (band.share, band.largest_share) == (math.inf, math.inf)
+    (band,) = measure_mismatch(flat, flat).bands
+    assert (band.share, band.largest_share) == (0, 0)
+
+
+def test_lines_may_have_an_offset_of_their_own_between_rows(make_raster):
+    heights = np.random.default_rng(1).normal(0, 4, (9, 9))
+    whole = 0.3 * noise(rows=260, cols=300) + tiles(260, 300, 64, heights).astype(np.float32)
+    path = make_raster("part.tif", whole[:, 40:, 10:])
+    found = look_for_seams(path, Lines(64, 54, row_offset=24))
+    assert all(figures.step.chance < 1e-4 for _, figures in found.bands[0].directions())
+    assert found.verdict == "visible on the lines of 64 px from row 24 and column 54 in band 1"
+    other = look_for_seams(path, Lines(64, 24, row_offset=54))
+    assert not other.visible
 
 
 def test_the_gradient_ratio_compares_the_same_lines_and_pixels(make_raster):

@@ -203,6 +203,7 @@ def tell(case: str, side: int, found: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="400 tiles, one round")
+    parser.add_argument("--rounds", type=int, default=3, help="of which figures are medians")
     parser.add_argument("--folder", type=Path, help="where tiles are made (needs 1 GB)")
     parser.add_argument("--method", nargs=3, help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -210,7 +211,7 @@ def main() -> None:
         name, tiles, side = words.method
         print(json.dumps(measure(name, Path(tiles), int(side))))
         return
-    side, rounds = (QUICK, 1) if words.quick else (FULL, 3)
+    side, rounds = (QUICK, 1) if words.quick else (FULL, words.rounds)
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"GDAL {rasterio.__gdal_version__}, rasterio {rasterio.__version__}, "

@@ -85,7 +85,8 @@ def train(
     """
     from geotranslate.translation.bundle import FOLDER, read_bundle_record
     from geotranslate.translation.plan import plan_training
-    from geotranslate.translation.train import learn, plan_resumption
+    from geotranslate.translation.resumption import plan_resumption
+    from geotranslate.translation.train import learn
 
     start = time.monotonic()
     given = {name: value for name, value in settings.items() if value is not None}

@@ -10,7 +10,6 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
-from torch import nn
 
 from geotranslate.errors import ChipsError, OutputError, SettingError, TrainingError
 from geotranslate.networks.build import DiscriminatorSpec, GeneratorSpec
@@ -19,13 +18,14 @@ from geotranslate.translation.bundle import load_bundle, read_bundle_record
 from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
 from geotranslate.translation.config import ONLY_FOR, TrainConfig, make_config
 from geotranslate.translation.cyclegan import CycleGANConfig
-from geotranslate.translation.log import Log, read_log
+from geotranslate.translation.log import read_log
 from geotranslate.translation.pix2pix import Pix2Pix, Pix2PixConfig
 from geotranslate.translation.plan import plan_training
 from geotranslate.translation.precision import choose_arithmetic
 from geotranslate.translation.predict import predict_scenes
+from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run
-from geotranslate.translation.train import learn, plan_resumption, rate_factor, resume, train
+from geotranslate.translation.train import learn, resume, train
 from geotranslate.translation.validation import spread
 
 FOLDERS = {"pairs": ("images", "images2"), "heaps": ("A/images", "B/images")}
@@ -496,45 +496,6 @@ def test_the_defaults_are_those_of_the_parts():
             assert getattr(ours, names.get(name, name)) == value, name
     assert ONLY_FOR.keys() <= TrainConfig.model_fields.keys()
     assert make_config(ours.settings()) == ours
-
-
-def test_the_rate_is_constant_and_then_falls_to_zero_in_a_straight_line():
-    factors = [rate_factor(update, 100, 0.5) for update in range(1, 102)]
-    assert factors[:50] == [1.0] * 50
-    assert np.allclose(np.diff(factors[50:]), -0.02)
-    assert factors[100] == pytest.approx(0)
-    assert {rate_factor(update, 100, 1.0) for update in range(1, 101)} == {1.0}
-
-
-def test_averaged_weights_follow_and_forget_the_start():
-    network = nn.Linear(1, 1, bias=False)
-    average = module._Average(network, updates=200)
-    values = np.random.default_rng(0).normal(size=2000)
-    expected = float(network.weight.detach())
-    for update, value in enumerate(values, start=1):
-        nn.init.constant_(network.weight, value)
-        average.follow(network, update)
-        keep = min(0.995, update / (update + 9))
-        expected = keep * expected + (1 - keep) * value
-    assert float(average.network.weight) == pytest.approx(expected, abs=1e-6)
-
-    last = module._Average(network, updates=0)
-    nn.init.constant_(network.weight, 3.0)
-    last.follow(network, 1)
-    assert float(last.network.weight) == 3.0
-
-
-def test_a_log_is_cut_back_to_whole_rows_of_an_update(tmp_path):
-    log = Log(tmp_path / "log.csv")
-    for update in (10, 20, 30):
-        log.write(["update", "d", "psnr"], {"update": update, "d": update / 7})
-    with log.path.open("a") as file:
-        file.write("2")
-    log.cut_back(20)
-    assert log.path.read_text() == "update,d,psnr\n10,1.428571,\n20,2.857143,\n"
-    assert read_log(log.path)[1] == {"update": 20.0, "d": 2.857143}
-    log.cut_back(0)
-    assert not log.path.exists()
 
 
 def test_chips_to_look_at_are_spread_over_all():

@@ -1,0 +1,45 @@
+"""What is said when a run cannot go on: what happened, what is kept, what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geotranslate.errors import SettingError, TrainingError
+from geotranslate.translation.checkpoint import list_checkpoints
+from geotranslate.translation.plan import Plan
+
+
+def out_of_memory(plan: Plan, run: Path) -> SettingError:
+    """Memory ran out; a run goes on with the settings of its checkpoints only."""
+    found = list_checkpoints(run)
+    what = (
+        f"{plan.config.batch} crops of {plan.crop} px at once do not fit into the memory of "
+        f"{plan.device}"
+    )
+    if not found:
+        return SettingError(f"{what}. Choose a smaller --batch, --crop or --width.")
+    return SettingError(
+        f"{what}, though they did up to the checkpoint of update {found[0][0]}: most likely "
+        "another program takes its share. End that and run the same command again, or go on "
+        f"elsewhere with `geotranslate train --resume {run} --device ...`. A smaller --batch, "
+        "--crop or --width is another run: say --overwrite as well to start over, or choose "
+        "another folder."
+    )
+
+
+def went_wrong(run: Path, what: str, update: int) -> TrainingError:
+    """A number is none any more.
+
+    Args:
+        run: the run folder.
+        what: is no number, as the beginning of a sentence.
+        update: at which.
+    """
+    found = [(number, path) for number, path in list_checkpoints(run) if number < update]
+    good = f"The last good checkpoint is {found[0][1]}" if found else "There is no checkpoint yet"
+    anew = ", and say --overwrite or choose another folder" if found else ""
+    return TrainingError(
+        f"{what} at update {update}, so nothing more can be learned and the run was stopped. "
+        f"{good}. It would come to the same again: begin with a lower --learning-rate, or with "
+        f"--precision float32{anew}."
+    )

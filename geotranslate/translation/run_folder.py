@@ -33,6 +33,7 @@ WRITTEN = {
     checkpoint.FOLDER: checkpoint.NAME,
     SAMPLES: re.compile(r"\d{9}\.png"),
     bundle.FOLDER: bundle.FILES,
+    bundle.LAST: bundle.FILES,
 }
 """The folders of a run, and what its files in them are called."""
 

@@ -1,9 +1,10 @@
 """Learning a translation: the loop, and the run folder in which it can be interrupted anywhere.
 
 A run folder holds ``config.toml`` (the settings as resolved), ``log.csv``, ``samples/``,
-``checkpoints/`` and ``model/``, the bundle. A run killed at any moment goes on from its newest
-checkpoint and ends with the same bytes as one that was never interrupted (on the same machine's
-CPU): all that is random in an update is a function of the seed and the update's number.
+``checkpoints/`` and two bundles: ``model/``, of the best generators, and ``model-last/``, of those
+of the newest checkpoint. A run killed at any moment goes on from its newest checkpoint and ends
+with the same bytes as one that was never interrupted (on the same machine's CPU): all that is
+random in an update is a function of the seed and the update's number.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from geotranslate.networks.norms import reestimate_statistics
 from geotranslate.raster.output import explained
 from geotranslate.translation.bundle import FOLDER as MODEL
-from geotranslate.translation.bundle import save_bundle
+from geotranslate.translation.bundle import LAST, save_bundle
 from geotranslate.translation.checkpoint import (
     drop_old_checkpoints,
     load_checkpoint,
@@ -243,31 +244,36 @@ class _Run:
         self.log.write([*row, *names], row | figures)
 
     def _save(self, generators: Mapping[str, nn.Module]) -> None:
-        """Write the bundle if these generators are the best so far, then the checkpoint.
+        """Write the bundles of the best and of the last generators, then the checkpoint.
 
-        In this order, so that a run killed in between writes the bundle again.
+        In this order, so that a run killed in between writes the bundles again.
         """
-        config, folder = self.plan.config, self.plan.folder
+        config = self.plan.config
         for name, network in generators.items():
             if not all(bool(values.isfinite().all()) for values in network.parameters()):
                 raise went_wrong(self.run, f"a weight of {name} is no number", self.learner.update)
         figure = self.figures.get(BEST[config.model], float("nan"))
         if not self.best or not is_better(config.model, self.best_figure, figure):
             self.best, self.best_figure = self.learner.update, figure
-            save_bundle(
-                self.run / MODEL,
-                generators,
-                model=config.model,
-                updates=self.learner.update,
-                generator=generator_spec(config),
-                domain_a=folder.domain_a,
-                domain_b=folder.domain_b,
-                chip_size=self.plan.crop,
-                attribution=config.attribution,
-                figures=self.figures,
-            )
+            self._save_bundle(MODEL, generators)
             log.info("%s holds the generators of update %d", self.run / MODEL, self.learner.update)
+        self._save_bundle(LAST, generators)
         save_checkpoint(self.run, self.learner.update, self._state(), best=self.best)
+
+    def _save_bundle(self, name: str, generators: Mapping[str, nn.Module]) -> None:
+        config, folder = self.plan.config, self.plan.folder
+        save_bundle(
+            self.run / name,
+            generators,
+            model=config.model,
+            updates=self.learner.update,
+            generator=generator_spec(config),
+            domain_a=folder.domain_a,
+            domain_b=folder.domain_b,
+            chip_size=self.plan.crop,
+            attribution=config.attribution,
+            figures=self.figures,
+        )
 
     def _state(self) -> dict[str, Any]:
         return self.learner.state_dict() | {

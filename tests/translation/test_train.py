@@ -144,8 +144,9 @@ def test_a_killed_run_that_goes_on_ends_like_one_that_never_stopped(make_chips, 
         assert first.update == 21
         assert finish(steps).update == 40
         assert same(load_checkpoint(run), load_checkpoint(whole[model]))
-        for file in (whole[model] / "model").iterdir():
-            assert file.read_bytes() == (run / "model" / file.name).read_bytes()
+        for bundle in ("model", "model-last"):
+            for file in (whole[model] / bundle).iterdir():
+                assert file.read_bytes() == (run / bundle / file.name).read_bytes()
         assert rows_without_time(run) == rows_without_time(whole[model])
         assert [row["update"] for row in read_log(run / "log.csv")] == [10, 20, 30, 40]
 
@@ -156,7 +157,7 @@ def test_a_run_leaves_all_that_is_promised(make_chips, tmp_path):
     assert [step.update for step in steps] == [1, 2, 3, 4]
     assert {path.name for path in run.iterdir()} == {
         *("config.toml", "job.json", "log.csv"),
-        *("checkpoints", "model", "samples"),
+        *("checkpoints", "model", "model-last", "samples"),
     }
     assert [path.name for path in sorted((run / "samples").iterdir())] == [
         "000000003.png",
@@ -353,6 +354,7 @@ def test_the_bundle_holds_the_best_generators_and_their_checkpoint_stays(
     last = finish(train(make_chips(), run, config(updates=5, checkpoint_every=1)))
     assert last.best == read_bundle_record(run).updates == 2
     assert read_bundle_record(run).figures == {"score": 5.0}
+    assert read_bundle_record(run / "model-last").updates == 5
     assert [update for update, _ in list_checkpoints(run)] == [5, 4, 2]
 
 

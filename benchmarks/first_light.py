@@ -40,6 +40,7 @@ from geotranslate.translation.plan import (
     plan_training,
 )
 from geotranslate.translation.predict import predict_scenes
+from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.train import train
 from geotranslate.translation.validation import Show, measure_generators
 
@@ -97,7 +98,7 @@ def unpaired(data: Path, out: Path, updates: int) -> None:
     )
     back = out / "unpaired-back"
     optical = [data / "volkov-s1s2-1024" / "opt" / f"{name}.tif" for name in HELD_OUT]
-    exhaust(predict_scenes(run, optical, back, direction="ba"))
+    exhaust(predict_scenes(run, optical, back, PredictConfig(direction="ba")))
     truth = link(optical_to_sar(data), out / "truth-back")
     report = evaluate(EvaluateConfig(predicted=str(back), truth=str(truth)))
     print("\nThe way back, RGB to SAR:\n")

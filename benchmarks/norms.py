@@ -28,6 +28,7 @@ from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.evaluate import evaluate
 from geotranslate.translation.evaluate_config import EvaluateConfig
 from geotranslate.translation.predict import predict_scenes
+from geotranslate.translation.predict_config import PredictConfig
 
 WINDOW, WHOLE = 256, 1024
 """Cores that a scene is usually cut into here, and the one that holds an image whole."""
@@ -85,13 +86,12 @@ class Study:
 
     def translate(self, run: Path, folder: Path, seams: str | None) -> dict[str, Any]:
         """Figures of one way of translating, means over the images held out."""
-        settings = {} if seams is None else {"seams": seams}
         sar = [self.data / "volkov-s1s2-1024" / "sar" / f"{name}.tif" for name in HELD_OUT]
         cut, whole = folder / "cut", folder / "whole"
         start = time.monotonic()
-        exhaust(predict_scenes(run, sar, cut, size=WINDOW, **settings))
+        exhaust(predict_scenes(run, sar, cut, PredictConfig(size=WINDOW, seams=seams)))
         seconds = time.monotonic() - start
-        exhaust(predict_scenes(run, sar, whole, size=WHOLE, **settings))
+        exhaust(predict_scenes(run, sar, whole, PredictConfig(size=WHOLE, seams=seams)))
         report = evaluate(EvaluateConfig(predicted=cut, truth=self.truths()))
         lines = Lines(WINDOW)
         apart = [measure_mismatch(cut / path.name, whole / path.name, lines) for path in sar]

@@ -46,6 +46,7 @@ from geotranslate.raster.seams import measure_seams
 from geotranslate.translation.bundle import load_bundle, save_bundle
 from geotranslate.translation.precision import choose_arithmetic, choose_device, computing
 from geotranslate.translation.predict import predict_scenes
+from geotranslate.translation.predict_config import PredictConfig
 
 WINDOW = 256
 MONAI_STEP = 192
@@ -245,10 +246,10 @@ def whole_command(work: Path, repeats: int) -> None:
                 generator(window.to(device), PLAIN).cpu()
         bare.append(time.perf_counter() - start)
         start = time.perf_counter()
-        seams = {"seams": "tile"} if has_instance_norm(work) else {}
+        config = PredictConfig(seams="tile" if has_instance_norm(work) else None)
         list(
             predict_scenes(
-                work / "model", [work / "scene.tif"], work / f"whole{number}.tif", **seams
+                work / "model", [work / "scene.tif"], work / f"whole{number}.tif", config
             )
         )
         whole.append(time.perf_counter() - start)

@@ -47,6 +47,8 @@ MOSAIC_MATCHES: tuple[MosaicMatch, ...] = get_args(MosaicMatch)
 Snap = Literal["first", "multiples", "bounds"]
 SNAPS: tuple[Snap, ...] = get_args(Snap)
 
+Direction = Literal["ab", "ba"]
+
 PredictBlend = Literal["crop", "hann", "linear"]
 PREDICT_BLENDS: tuple[PredictBlend, ...] = get_args(PredictBlend)
 
@@ -54,7 +56,6 @@ Seams = Literal["tile", "scene", "dense"]
 SEAMS: tuple[Seams, ...] = get_args(Seams)
 
 PredictDecibel = Literal["power", "amplitude", "none"]
-PREDICT_DECIBELS: tuple[PredictDecibel, ...] = get_args(PredictDecibel)
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
 RESAMPLINGS: tuple[Resampling, ...] = get_args(Resampling)

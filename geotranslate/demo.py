@@ -22,6 +22,7 @@ from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.evaluate import Report, evaluate, write_report
 from geotranslate.translation.evaluate_config import EvaluateConfig
 from geotranslate.translation.predict import predict_scenes
+from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.train import train
 
 COLORS = "R,G,B"
@@ -160,7 +161,9 @@ def _translate(work: _Work) -> Iterator[Stage]:
     yield _stage("Translating", "predict", work.run, scene, "-o", work.translated)
     for side, bounds in _halves(scene).items():
         half = work.halves / f"{side}.tif"
-        for _ in predict_scenes(work.run, [scene], half, bounds=bounds, overwrite=work.overwrite):
+        for _ in predict_scenes(
+            work.run, [scene], half, PredictConfig(bounds=bounds), overwrite=work.overwrite
+        ):
             pass
 
 

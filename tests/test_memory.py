@@ -47,6 +47,7 @@ from torch import nn
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.translation import predict
 from geotranslate.translation.bundle import Translator
+from geotranslate.translation.predict_config import PredictConfig
 
 class Identity(nn.Module):
     stride, halo = 4, 84
@@ -63,8 +64,8 @@ translator = Translator(Identity(), domain(2, "float32"), domain(3, "uint8"))
 predict.load_bundle = lambda path: SimpleNamespace(
     identity="", record=None, translator=lambda direction: translator
 )
-words = dict(blend={blend!r}, device="cpu", precision="float32")
-for _ in predict.predict_scenes("", [folder / "scene.vrt"], folder / "out.tif", **words):
+config = PredictConfig(blend={blend!r}, device="cpu", precision="float32")
+for _ in predict.predict_scenes("", [folder / "scene.vrt"], folder / "out.tif", config):
     pass
 """
 

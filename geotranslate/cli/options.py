@@ -5,11 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from geotranslate.choices import PRECISIONS
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from geotranslate.translation.settings import Settings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -126,18 +130,42 @@ def bounds_option(text: str) -> Decorator:
     )
 
 
-device_option: Decorator = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
-)
-
-precision_option: Decorator = click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="auto",
-    show_default=True,
-    help="Arithmetic of the convolutions; auto is bf16 where the hardware has it.",
-)
-
 seed_option: Decorator = click.option(
     "--seed", type=int, default=0, show_default=True, help="Same seed, same result."
 )
+
+
+def setting_options(settings: type[Settings]) -> Decorator:
+    """A flag for each field, with its docstring as help; one that is not given is None."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, field in reversed(settings.model_fields.items()):
+            command = _setting_option(name, field)(command)
+        return command
+
+    return decorate
+
+
+def _setting_option(name: str, field: FieldInfo) -> Decorator:
+    text = field.description or ""
+    if name == "bounds":
+        return bounds_option(text)
+    flag = "--" + name.replace("_", "-")
+    if field.annotation is bool:
+        return click.option(flag, name, is_flag=True, default=None, help=text)
+    if field.default_factory is None and field.default not in (None, ""):
+        default = field.default
+        text += (
+            f"  [default: {default:.3g}]" if type(default) is float else f"  [default: {default}]"
+        )
+    return click.option(flag, name, type=_click_type(field.annotation), help=text)
+
+
+def _click_type(annotation: Any) -> Any:
+    """What click makes of a flag's text for a field: of several kinds the first."""
+    kind = annotation
+    if get_origin(annotation) in (Union, UnionType):
+        kind = next(each for each in get_args(annotation) if each is not NoneType)
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    return click.Path(dir_okay=False, path_type=Path) if kind is Path else kind

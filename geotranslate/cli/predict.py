@@ -8,44 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geotranslate.choices import (
-    PREDICT_BLENDS,
-    PREDICT_DECIBELS,
-    SEAMS,
-    Precision,
-    PredictBlend,
-    PredictDecibel,
-    Seams,
-)
 from geotranslate.cli.options import (
     config_option,
-    device_option,
     json_option,
     overwrite_option,
-    precision_option,
+    setting_options,
 )
 from geotranslate.cli.progress import duration, finish, progress, say
+from geotranslate.translation.predict_config import PredictConfig
 
 if TYPE_CHECKING:
     from geotranslate.translation.seam_check import SeamCheck
-
-
-def _edges(
-    ctx: click.Context,
-    param: click.Parameter,
-    value: Any,
-) -> tuple[float, ...] | None:
-    """Four numbers, from a string on the command line or a list in a TOML file."""
-    if value is None:
-        return None
-    edges = value.split(",") if isinstance(value, str) else value
-    try:
-        left, bottom, right, top = map(float, edges)
-    except (TypeError, ValueError) as error:
-        raise click.BadParameter(
-            f"{value!r} is not four numbers. Write left,bottom,right,top."
-        ) from error
-    return left, bottom, right, top
 
 
 @click.command()
@@ -58,71 +31,7 @@ def _edges(
     required=True,
     help="A GeoTIFF for one scene, or a folder: NAME.tif for each scene.",
 )
-@click.option(
-    "--direction",
-    type=click.Choice(["ab", "ba"]),
-    default="ab",
-    show_default=True,
-    help="From A to B, or the way back if the model learned it.",
-)
-@click.option(
-    "--size",
-    type=int,
-    default=1024,
-    show_default=True,
-    help="Side in pixels of what is written at once; more is read around it. Larger is faster "
-    "and takes more memory.",
-)
-@click.option(
-    "--blend",
-    type=click.Choice(PREDICT_BLENDS),
-    default="crop",
-    show_default=True,
-    help="How windows become one raster: each core as it is, or cores that overlap by a quarter, "
-    "faded into each other. For deep U-Nets and --seams tile.",
-)
-@click.option(
-    "--seams",
-    type=click.Choice(SEAMS),
-    help="Mode for models with instance norm: its statistics are those of each window, of a sample "
-    "of the scene, or of a coarse grid over the scene.  [default: scene]",
-)
-@click.option(
-    "--statistics",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File of the statistics of --seams scene: read if it is there, so that scenes match; "
-    "else measured over all SCENEs and written.",
-)
-@click.option(
-    "--batch", type=int, help="Windows translated at once.  [default: 1 on a CPU, else a megapixel]"
-)
-@device_option
-@precision_option
-@click.option(
-    "--bands",
-    help="Bands of the scenes in the model's order, by number or name: VV,VH.  "
-    "[default: those named like the model's, else all]",
-)
-@click.option("--nodata", type=float, help="One more value of the scenes for nothing here.")
-@click.option(
-    "--decibel",
-    type=click.Choice(PREDICT_DECIBELS),
-    help="How to turn linear values into decibels.  [default: as the model's data was]",
-)
-@click.option("--aoi", help="Polygons in a vector file of any CRS; outside, nothing is written.")
-@click.option(
-    "--bounds",
-    type=click.UNPROCESSED,
-    callback=_edges,
-    metavar="LEFT,BOTTOM,RIGHT,TOP",
-    help="Part to be translated, in the scene's CRS.",
-)
-@click.option(
-    "--check-seams",
-    is_flag=True,
-    help="Translate a sample of each scene again with other cores and say whether cores show.",
-)
-@click.option("--force", is_flag=True, help="Go on with values and pixel sizes unknown to MODEL.")
+@setting_options(PredictConfig)
 @overwrite_option
 @json_option
 @config_option
@@ -130,23 +39,9 @@ def predict(
     model: Path,
     scenes: tuple[str, ...],
     output: Path,
-    direction: str,
-    size: int,
-    blend: PredictBlend,
-    seams: Seams | None,
-    statistics: Path | None,
-    batch: int | None,
-    device: str,
-    precision: Precision,
-    bands: str | None,
-    nodata: float | None,
-    decibel: PredictDecibel | None,
-    aoi: str | None,
-    bounds: tuple[float, float, float, float] | None,
-    check_seams: bool,
-    force: bool,
     overwrite: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Translate each SCENE with MODEL and write it on the scene's own grid.
 
@@ -156,28 +51,10 @@ def predict(
     from geotranslate.translation.predict import predict_scenes
 
     start = time.monotonic()
-    measured = statistics is not None and not statistics.exists()
-    steps = predict_scenes(
-        model,
-        scenes,
-        output,
-        direction="ba" if direction == "ba" else "ab",
-        size=size,
-        blend=blend,
-        seams=seams,
-        statistics=statistics,
-        batch=batch,
-        device=device,
-        precision=precision,
-        bands=bands,
-        nodata=nodata,
-        decibel=decibel,
-        aoi=aoi,
-        bounds=bounds,
-        check_seams=check_seams,
-        overwrite=overwrite,
-        force=force,
-    )
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = PredictConfig(**given)
+    measured = config.statistics is not None and not config.statistics.exists()
+    steps = predict_scenes(model, scenes, output, config, overwrite=overwrite)
     first = next(steps)
     made: dict[str, list[str]] = {"written": [], "unchanged": []}
     checks: dict[str, SeamCheck | None] = {}
@@ -195,13 +72,13 @@ def predict(
     for name, check in checks.items():
         say(_seam_sentence(name, check), quiet=as_json)
     record = {**made, "pixels": pixels, "seconds": seconds, "pixels_per_second": pixels / seconds}
-    if check_seams:
+    if config.check_seams:
         record["seams"] = {name: check and check.to_dict() for name, check in checks.items()}
     sentence = _sentence(made["written"], made["unchanged"], pixels, seconds)
-    if statistics is not None:
-        record["statistics"] = {"file": str(statistics), "measured": measured}
+    if config.statistics is not None:
+        record["statistics"] = {"file": str(config.statistics), "measured": measured}
         did = "measured and written to" if measured else "read from"
-        sentence += f" The statistics were {did} {statistics}."
+        sentence += f" The statistics were {did} {config.statistics}."
     finish(sentence, record, as_json=as_json)
 
 

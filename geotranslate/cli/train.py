@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from geotranslate.cli.options import Decorator, config_option, json_option, overwrite_option
+from geotranslate.cli.options import (
+    config_option,
+    json_option,
+    overwrite_option,
+    setting_options,
+)
 from geotranslate.cli.progress import Bar, counted, duration, finish, progress, say
-from geotranslate.translation.config import TrainConfig, make_config
+from geotranslate.translation.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,33 +26,6 @@ if TYPE_CHECKING:
 
 TIMED_UPDATES = 20
 """After so many the command says how long the rest will take."""
-
-
-def _click_type(annotation: Any) -> Any:
-    """What click makes of a flag's text for a field of a configuration."""
-    if get_origin(annotation) is Literal:
-        return click.Choice(get_args(annotation))
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
-    return kinds[0]
-
-
-def _setting_options(command: Any) -> Any:
-    """A flag for each field of `TrainConfig`; a flag that is not given is None."""
-    for name, field in reversed(TrainConfig.model_fields.items()):
-        text = field.description or ""
-        if field.default_factory is None and field.default not in (None, ""):
-            default = field.default
-            text += (
-                f"  [default: {default:.3g}]"
-                if type(default) is float
-                else f"  [default: {default}]"
-            )
-        flag = "--" + name.replace("_", "-")
-        command = click.option(flag, name, type=_click_type(field.annotation), help=text)(command)
-    return command
-
-
-setting_options: Decorator = _setting_options
 
 
 @click.command()
@@ -66,7 +43,7 @@ setting_options: Decorator = _setting_options
     metavar="RUN",
     help="Go on with this run, with the settings in its folder.",
 )
-@setting_options
+@setting_options(TrainConfig)
 @overwrite_option
 @json_option
 @config_option
@@ -103,7 +80,7 @@ def train(
             "`geotranslate train --resume RUN` to go on with a run."
         )
     else:
-        run, plan = output, plan_training(chips, make_config(given))
+        run, plan = output, plan_training(chips, TrainConfig(**given))
 
     say(_describe(plan), quiet=as_json)
     updates = plan.config.updates

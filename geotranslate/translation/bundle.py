@@ -28,7 +28,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from geotranslate import __version__
-from geotranslate.choices import ModelName
+from geotranslate.choices import Direction, ModelName
 from geotranslate.errors import BundleError
 from geotranslate.networks.build import Generator, GeneratorSpec, build_generator
 from geotranslate.raster.domain import Domain
@@ -46,7 +46,6 @@ FILES = re.compile(r"model\.json|g_(ab|ba)-[0-9a-f]{8}\.safetensors")
 """What the files of a bundle are called."""
 
 GeneratorName = Literal["g_ab", "g_ba"]
-Direction = Literal["ab", "ba"]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -5,10 +5,9 @@ Nothing heavy is imported here: the command line makes its flags from these fiel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from geotranslate.choices import (
     NORM_OF_MODEL,
@@ -23,6 +22,7 @@ from geotranslate.choices import (
     Upsample,
 )
 from geotranslate.errors import SettingError
+from geotranslate.translation.settings import Settings
 
 BATCH_OF_MODEL: dict[ModelName, int] = {"pix2pix": 4, "cyclegan": 1}
 """Crops an update, where the user names no number."""
@@ -60,7 +60,7 @@ def _tenth_of_updates(settings: dict[str, Any]) -> int:
     return max(1, min(1000, tenth))
 
 
-class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class TrainConfig(Settings):
     """How one model learns. The flags of ``geotranslate train`` have the same names."""
 
     model: ModelName = "pix2pix"
@@ -183,24 +183,3 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
             for name, value in values.items()
             if name not in ONLY_FOR or getattr(self, ONLY_FOR[name][0]) == ONLY_FOR[name][1]
         }
-
-
-def make_config(settings: Mapping[str, Any]) -> TrainConfig:
-    """A configuration of settings by name, such as a TOML file's.
-
-    Raises:
-        SettingError: a setting is unknown, or cannot work alone or beside another.
-    """
-    try:
-        return TrainConfig(**settings)
-    except ValidationError as error:
-        wrong = [each for each in error.errors() if each["type"] != "default_factory_not_called"]
-        raise SettingError(" ".join(map(_sentence, wrong[:3]))) from error
-
-
-def _sentence(error: Any) -> str:
-    name = ".".join(map(str, error["loc"])) or "the settings"
-    if error["type"] == "extra_forbidden":
-        return f"{name} is no setting of a training run. Leave it out, or correct its spelling."
-    wanted = error["msg"].removeprefix("Input should be ")
-    return f"{name} is {error['input']!r} and should be {wanted}. Choose such a value."

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from geotranslate.errors import SettingError
 from geotranslate.raster.line_sums import Lines, parse_lines
+from geotranslate.translation.settings import Settings
 
 ABOUT_TRUTH = "source", "bands", "nodata", "value_range", "fit_truth", "fit_source"
 """Settings that say how a truth is read or used."""
 
 
-class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
+class EvaluateConfig(Settings):
     """What is measured, and beside what."""
 
     predicted: str

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 from rasterio.windows import Window
 
-from geotranslate.choices import SEAMS, Seams
+from geotranslate.choices import Seams
 from geotranslate.errors import BundleError, SettingError, reason
 from geotranslate.networks.scene_statistics import (
     LayerStatistics,
@@ -29,6 +29,7 @@ from geotranslate.raster.reading import bounded_cache
 from geotranslate.raster.scene import Chip, Scene
 from geotranslate.translation.engine import Engine
 from geotranslate.translation.precision import computing
+from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.scene_plan import ScenePlan
 
 SAMPLE_PIXELS = 1024 * 1024
@@ -98,31 +99,21 @@ class StatisticsRecord(BaseModel, frozen=True, extra="forbid"):
         return lists
 
 
-def choose_seams(
-    seams: Seams | None, generator: torch.nn.Module, statistics: str | Path | None
-) -> Seams | None:
+def choose_seams(config: PredictConfig, generator: torch.nn.Module) -> Seams | None:
     """The way that is meant; None for a generator that needs none.
 
     Raises:
-        SettingError: the choice is unknown, or means nothing for this generator.
+        SettingError: the choice means nothing for this generator.
     """
-    if seams is not None and seams not in SEAMS:
-        raise SettingError(f"seams {seams!r} is unknown. Choose one of {', '.join(SEAMS)}.")
-    if not has_window_statistics(generator):
-        if seams is None and statistics is None:
-            return None
-        raise SettingError(
-            "this model has no instance norm: what it makes of a pixel depends on the pixels in "
-            f"its halo only, so there is nothing to choose. Leave out "
-            f"{'--statistics' if seams is None else '--seams'}."
-        )
-    seams = seams or "scene"
-    if statistics is not None and seams != "scene":
-        raise SettingError(
-            f"a file of statistics holds those of whole scenes, which --seams {seams} does not "
-            "use. Say --seams scene, or leave out --statistics."
-        )
-    return seams
+    if has_window_statistics(generator):
+        return config.seams or "scene"
+    for flag, value in (("--seams", config.seams), ("--statistics", config.statistics)):
+        if value is not None:
+            raise SettingError(
+                "this model has no instance norm: what it makes of a pixel depends on the pixels "
+                f"in its halo only, so there is nothing to choose. Leave out {flag}."
+            )
+    return None
 
 
 def read_statistics(path: Path, model: str, generator: torch.nn.Module) -> StatisticsRecord:

@@ -6,21 +6,19 @@ cloud-optimized GeoTIFF. So memory does not grow with the scene, and interrupted
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
-from geotranslate.choices import PREDICT_BLENDS, Precision, PredictBlend, PredictDecibel, Seams
+from geotranslate.choices import PredictBlend
 from geotranslate.errors import SettingError
 from geotranslate.networks.build import Generator
 from geotranslate.raster.area import read_area
 from geotranslate.raster.cores import TAPERS, Lattice, core_size, core_step
 from geotranslate.raster.domain import Domain
-from geotranslate.raster.grid import Bounds
 from geotranslate.raster.output import (
     LOCK_NAME,
     FileJob,
@@ -32,12 +30,13 @@ from geotranslate.raster.output import (
 from geotranslate.raster.scene import expand_paths
 from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import BLOCK, write_cog
-from geotranslate.translation.bundle import Direction, load_bundle
+from geotranslate.translation.bundle import Bundle, load_bundle
 from geotranslate.translation.engine import good_batch
 from geotranslate.translation.network import Network
 from geotranslate.translation.norm_statistics import choose_seams
 from geotranslate.translation.pipeline import translate_rows
 from geotranslate.translation.precision import choose_arithmetic, choose_device
+from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.preflight import check_scene, open_matching
 from geotranslate.translation.scene_plan import (
     UNKNOWN,
@@ -87,23 +86,9 @@ def predict_scenes(
     model: str | Path,
     scenes: Iterable[str | Path],
     output: str | Path,
+    config: PredictConfig | None = None,
     *,
-    direction: Direction = "ab",
-    size: int = 1024,
-    blend: PredictBlend = "crop",
-    seams: Seams | None = None,
-    statistics: str | Path | None = None,
-    batch: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    bands: str | Sequence[int | str] | None = None,
-    nodata: float | None = None,
-    decibel: PredictDecibel | None = None,
-    aoi: str | Path | None = None,
-    bounds: Bounds | None = None,
-    check_seams: bool = False,
     overwrite: bool = False,
-    force: bool = False,
 ) -> Iterator[Progress]:
     """Translate scenes, each onto its own grid, into the target's bands, units and type.
 
@@ -116,26 +101,8 @@ def predict_scenes(
         model: a bundle, or the folder of a run.
         scenes: rasters, folders and globs.
         output: a GeoTIFF for one scene, or a folder, which gets ``NAME.tif`` for each scene.
-        direction: ``ab``, or ``ba`` for the way back.
-        size: side of a core in pixels, rounded up to what the generator and the output need.
-        blend: how windows become one raster; ``crop`` writes each core once, ``hann`` and
-            ``linear`` fade cores that overlap by a quarter into each other.
-        seams: where instance norms take their statistics from: each window (``tile``), a sample
-            of the scene (``scene``, the default) or a grid over it (``dense``).
-        statistics: file of the statistics of ``scene``: read if it is there; else measured over
-            all scenes at once, and written.
-        batch: windows translated at once; by default one on a CPU, else so many that their cores
-            are a megapixel.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: arithmetic of the convolutions; ``auto`` is bf16 where the hardware has it.
-        bands: numbers or names in the model's order; by default by name, else in their order.
-        nodata: value that means "nothing here", where the files do not say.
-        decibel: how to turn linear values into decibels; by default as the model's data was.
-        aoi: a vector file; pixels whose centre is outside its polygons come out invalid.
-        bounds: (left, bottom, right, top) in each scene's CRS, of what is to be translated.
-        check_seams: translate a sample of each scene again with other cores, and compare.
+        config: the settings.
         overwrite: start over, whatever is there.
-        force: only warn of pixel sizes and values that the model does not know.
 
     Yields:
         Progress at the start of each scene, after each batch of cores and each output; steps of
@@ -146,64 +113,85 @@ def predict_scenes(
         RasterError: a scene cannot be read.
         BandError: a scene has other bands than the model takes.
         GridError: nothing lies inside bounds and area, or the pixel size is off by a factor of 2.
-        SettingError: a setting cannot work, two scenes would get one output, most values are none
-            the model knows, or a batch does not fit into the GPU's memory.
+        SettingError: a setting cannot work with this model, two scenes would get one output, most
+            values are none the model knows, or a batch does not fit into the GPU's memory.
         OutputError: an output cannot be written, or is there already, made by other words.
     """
-    if blend not in PREDICT_BLENDS:
-        raise SettingError(
-            f"blend {blend!r} is unknown. Choose one of {', '.join(PREDICT_BLENDS)}."
-        )
-    _check_batch(batch)
-    if nodata is not None and math.isnan(nodata):
-        nodata = None  # NaN is invalid anyway
+    config = config or PredictConfig()
     paths = expand_paths(scenes)
     outputs = name_outputs(paths, Path(output))
     bundle = load_bundle(Path(model))
-    translator = bundle.translator(direction)
-    place = choose_device(device)
-    arithmetic = choose_arithmetic(precision, place)
-    seams = choose_seams(seams, translator.generator, statistics)
-    lattice = _lattice(translator.generator, size, blend)
-    network = Network(translator, f"{bundle.identity} {direction}", place, arithmetic, seams)
+    network = _choose_network(bundle, config)
+    lattice = _lattice(network.translator.generator, config.size, config.blend)
     # No batch here: it only changes how fast the work is done, and may have to change to go on. No
     # version of geotranslate either: what is finished stays finished after an upgrade.
     words = {
         "command": "predict",
         "model": bundle.identity,
-        "direction": direction,
+        "direction": config.direction,
         "size": lattice.size,
-        "blend": blend,
-        "seams": seams,
-        "device": place.type,
-        "precision": arithmetic,
-        "nodata": nodata,
-        "decibel": decibel,
-        "bounds": bounds,
+        "blend": config.blend,
+        "seams": network.seams,
+        "device": network.device.type,
+        "precision": network.arithmetic,
+        "nodata": config.nodata,
+        "decibel": config.decibel,
+        "bounds": config.bounds,
     }
-    plans = []
-    for path, target in zip(paths, outputs, strict=True):
-        open_again = partial(
-            open_matching, path, translator.source, bands=bands, nodata=nodata, decibel=decibel
-        )
-        with open_again() as scene:
-            area = read_area(aoi, scene.grid.crs, scene.grid.bounds) if aoi else None
-            part = wanted_part(path, scene.grid, bounds, area)
-            aoi_words = {"aoi": area.identity if area else None}
-            record = words | aoi_words | {"scene": scene.identity()}
-            check_scene(scene, translator.source, part, force=force)
-            plans.append(
-                ScenePlan(open_again, scene.bands, scene.grid, target, part, area, lattice, record)
-            )
-    file = None if statistics is None else Path(statistics)
+    plans = [
+        _plan_scene(path, target, network.translator.source, lattice, words, config)
+        for path, target in zip(paths, outputs, strict=True)
+    ]
+    file = config.statistics
     if file is not None:
         plans = _with_statistics(network, plans, file)
     for plan in plans:
         check_output(plan.output, plan.record, overwrite=overwrite)
     if file is not None and not file.exists():
         _check_new_file(file)
-    work = Work(network, batch or good_batch(lattice.size, place), overwrite, check_seams)
+    batch = config.batch or good_batch(lattice.size, network.device)
+    work = Work(network, batch, overwrite, config.check_seams)
     return _carry_out(plans, work) if file is None else _carry_out_alike(plans, work, file)
+
+
+def _choose_network(bundle: Bundle, config: PredictConfig) -> Network:
+    """What the settings mean with this model and on this machine."""
+    translator = bundle.translator(config.direction)
+    device = choose_device(config.device)
+    return Network(
+        translator,
+        f"{bundle.identity} {config.direction}",
+        device,
+        choose_arithmetic(config.precision, device),
+        choose_seams(config, translator.generator),
+    )
+
+
+def _plan_scene(
+    path: str,
+    output: Path,
+    source: Domain,
+    lattice: Lattice,
+    words: Mapping[str, Any],
+    config: PredictConfig,
+) -> ScenePlan:
+    """One scene, looked at; ``words`` are those that all scenes share."""
+    open_again = partial(
+        open_matching,
+        path,
+        source,
+        bands=config.bands,
+        nodata=config.nodata,
+        decibel=config.decibel,
+    )
+    with open_again() as scene:
+        area = read_area(config.aoi, scene.grid.crs, scene.grid.bounds) if config.aoi else None
+        part = wanted_part(path, scene.grid, config.bounds, area)
+        check_scene(scene, source, part, force=config.force)
+        own_words = {"aoi": area.identity if area else None, "scene": scene.identity()}
+        return ScenePlan(
+            open_again, scene.bands, scene.grid, output, part, area, lattice, {**words, **own_words}
+        )
 
 
 def _with_statistics(network: Network, plans: Sequence[ScenePlan], file: Path) -> list[ScenePlan]:
@@ -364,10 +352,3 @@ def _check(plan: ScenePlan, work: Work, job: FileJob) -> SeamCheck | None:
     engine = work.network.engine(plan, job.parts)
     with TemporaryDirectory() as folder:
         return check_sample(plan, job.output, engine, Path(folder), work.batch)
-
-
-def _check_batch(batch: int | None) -> None:
-    if batch is not None and batch < 1:
-        raise SettingError(
-            f"batch is {batch}, so no window would ever be translated. Choose a batch from 1."
-        )

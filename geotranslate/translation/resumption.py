@@ -7,7 +7,7 @@ from typing import Any
 
 from geotranslate.errors import ChipsError, OutputError, SettingError
 from geotranslate.raster.output import RECORD_NAME
-from geotranslate.translation.config import WITHOUT_EFFECT, make_config
+from geotranslate.translation.config import WITHOUT_EFFECT, TrainConfig
 from geotranslate.translation.plan import Plan, plan_training
 from geotranslate.translation.run_folder import CONFIG_NAME, read_config, read_job
 
@@ -40,4 +40,4 @@ def plan_resumption(run: Path, **settings: Any) -> Plan:
             f"`geotranslate train CHIPS -o {run}` with their new place and the settings of "
             f"{run / CONFIG_NAME} (--config)."
         )
-    return plan_training(chips, make_config(read_config(run) | settings))
+    return plan_training(chips, TrainConfig(**read_config(run) | settings))

@@ -18,7 +18,7 @@ from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.mosaic import mosaic_rasters
 from geotranslate.raster.writing import GeoTiff
-from geotranslate.translation.config import make_config
+from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.train import train
 
 TINY = {
@@ -82,7 +82,7 @@ def finished_run(tmp_path_factory):
                 whole = Window(col_off=0, row_off=0, width=36, height=36)
                 pixels = rng.integers(0, 255, (bands, 36, 36), np.uint8)
                 file.write(whole, pixels, np.ones((36, 36), bool))
-    list(train(folder / "chips", folder / "run", make_config(TINY)))
+    list(train(folder / "chips", folder / "run", TrainConfig(**TINY)))
     return folder / "run"
 
 

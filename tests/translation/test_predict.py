@@ -28,8 +28,8 @@ from geotranslate.raster.mosaic import mosaic_rasters
 from geotranslate.raster.output import file_job, read_record
 from geotranslate.translation import predict
 from geotranslate.translation.bundle import Translator, save_bundle
-from geotranslate.translation.predict import predict_scenes
 from tests.conftest import NORTH_UP
+from tests.translation.predicting import steps_of
 
 COLORS = ("red", "green", "blue")
 RGB = Domain(
@@ -145,8 +145,7 @@ def sar_scene(make_raster):
 
 def translate(model, scene, output, **words):
     """Predict on the CPU in float32; returns values and validity of the output."""
-    words = {"device": "cpu", "precision": "float32", "size": 64} | words
-    *_, last = predict_scenes(model, [scene], output, **words)
+    *_, last = steps_of(model, [scene], output, **{"size": 64} | words)
     assert last.state == "written"
     return read(output)
 
@@ -415,13 +414,12 @@ def test_a_deep_unet_is_read_with_less_than_its_halo_where_it_is_blended(
 @pytest.mark.parametrize("bounds", [(500_300, 3_999_400, 501_100, 3_999_800), None])
 def test_a_blend_that_was_interrupted_ends_with_the_same_bytes(sar_scene, serve, tmp_path, bounds):
     serve(PlusMean(), SAR, SAR)
-    words = {"size": 32, "blend": "linear", "batch": 2, "device": "cpu", "bounds": bounds}
-    words |= {"precision": "float32"}
-    list(predict_scenes("", [sar_scene], tmp_path / "undisturbed.tif", **words))
+    words = {"size": 32, "blend": "linear", "batch": 2, "bounds": bounds}
+    list(steps_of("", [sar_scene], tmp_path / "undisturbed.tif", **words))
     output = tmp_path / "out.tif"
     finished, stops = 0, 0
     while not output.exists():
-        steps = predict_scenes("", [sar_scene], output, **words)
+        steps = steps_of("", [sar_scene], output, **words)
         for _ in steps:
             found = len(list((tmp_path / "out.tif.parts").glob("rows_*.tif")))
             if found > finished:
@@ -556,8 +554,7 @@ def test_mosaicking_translated_chips_equals_translating_the_scene_inside_the_cor
             col + halo * (col > 0) : col + chip_side - halo * (col + chip_side < side),
         ] = False
         trusted[part] &= ~rim[part]
-    words = {"device": "cpu", "precision": "float32", "size": 64}
-    list(predict_scenes(bundle, chips, tmp_path / "out", **words))
+    list(steps_of(bundle, chips, tmp_path / "out", size=64))
     list(mosaic_rasters([tmp_path / "out"], tmp_path / "mosaic.tif", blend="mean"))
     mosaic, mosaic_valid = read(tmp_path / "mosaic.tif")
     whole, whole_valid = translate(bundle, scene, tmp_path / "whole.tif")
@@ -572,7 +569,7 @@ def test_many_scenes_become_many_files_in_a_folder_that_is_made(bundle, make_ras
         make_raster(f"{name}.tif", sar_pixels(40, 50, seed)[0], bands=SAR.bands, nodata=-999.0)
         for seed, name in enumerate(("north", "south"))
     ]
-    steps = list(predict_scenes(bundle, scenes, tmp_path / "new" / "folder", size=32, device="cpu"))
+    steps = list(steps_of(bundle, scenes, tmp_path / "new" / "folder", size=32))
     assert {step.total for step in steps} == {2 * 4 + 2}
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert steps[-1].done == 10
@@ -588,7 +585,7 @@ def test_a_folder_or_a_glob_stands_for_its_rasters(bundle, make_raster, tmp_path
     make_raster("scenes/one.tif", sar_pixels(20, 20)[0], bands=SAR.bands, nodata=-999.0)
     make_raster("scenes/two.tif", sar_pixels(20, 20)[0], bands=SAR.bands, nodata=-999.0)
     for scenes, output in ((tmp_path / "scenes", "a"), (f"{tmp_path}/scenes/*.tif", "b")):
-        list(predict_scenes(bundle, [scenes], tmp_path / output, device="cpu"))
+        list(steps_of(bundle, [scenes], tmp_path / output))
         assert {path.name for path in (tmp_path / output).iterdir()} == {"one.tif", "two.tif"}
 
 
@@ -622,8 +619,9 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(bundle, sar_scene,
         "import os, signal, torch\n"
         "torch.set_num_threads(1)\n"
         "from geotranslate.translation.predict import predict_scenes\n"
+        "from geotranslate.translation.predict_config import PredictConfig\n"
         f"for step in predict_scenes({str(bundle)!r}, [{str(sar_scene)!r}], "
-        f"{str(tmp_path / 'out.tif')!r}, **{words!r}):\n"
+        f"{str(tmp_path / 'out.tif')!r}, PredictConfig(**{words!r})):\n"
         "    if step.done == 7:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -634,11 +632,11 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(bundle, sar_scene,
     finished = {path.name: path.stat().st_mtime_ns for path in parts.glob("rows_*.tif")}
     assert len(finished) in (1, 2)  # the writer may be ahead of what it has told
 
-    steps = list(predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words))
+    steps = list(steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words))
     assert steps[1].done == 5 * len(finished)  # at once
     assert steps[1].pixels == 0
     assert not parts.exists()
-    list(predict_scenes(bundle, [sar_scene], tmp_path / "undisturbed.tif", **words))
+    list(steps_of(bundle, [sar_scene], tmp_path / "undisturbed.tif", **words))
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "undisturbed.tif").read_bytes()
 
 
@@ -646,8 +644,7 @@ def test_what_is_finished_is_left_alone(bundle, sar_scene, tmp_path):
     output = tmp_path / "out.tif"
     translate(bundle, sar_scene, output)
     before = output.stat().st_mtime_ns
-    words = {"device": "cpu", "precision": "float32", "size": 64}
-    states = [step.state for step in predict_scenes(bundle, [sar_scene], output, **words)]
+    states = [step.state for step in steps_of(bundle, [sar_scene], output, size=64)]
     assert states == ["translating", "unchanged"]
     assert output.stat().st_mtime_ns == before
     assert not (tmp_path / "out.tif.parts").exists()
@@ -698,20 +695,19 @@ def test_another_model_or_a_changed_scene_is_refused(bundle, sar_scene, tmp_path
 def test_an_interruption_leaves_finished_rows_that_another_batch_goes_on_with(
     bundle, sar_scene, tmp_path
 ):
-    words = {"size": 32, "device": "cpu", "precision": "float32"}
-    steps = predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", batch=1, **words)
+    steps = steps_of(bundle, [sar_scene], tmp_path / "out.tif", size=32, batch=1)
     for step in steps:
         if step.done == 12:
             break
     steps.close()
     assert len(list((tmp_path / "out.tif.parts").glob("rows_*.tif"))) == 2
-    *_, last = predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", batch=4, **words)
+    *_, last = steps_of(bundle, [sar_scene], tmp_path / "out.tif", size=32, batch=4)
     assert last.state == "written"
 
 
 def test_an_interruption_before_the_first_row_leaves_nothing(bundle, sar_scene, tmp_path):
-    words = {"size": 32, "batch": 1, "device": "cpu"}
-    steps = predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words)
+    words = {"size": 32, "batch": 1}
+    steps = steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words)
     next(steps), next(steps)
     steps.close()
     assert [path.name for path in tmp_path.iterdir()] == ["sar.tif"]
@@ -727,8 +723,8 @@ def test_a_second_process_on_the_same_output_is_refused(bundle, sar_scene, tmp_p
 
 
 def test_a_scene_that_changes_while_it_is_translated_is_refused(bundle, sar_scene, tmp_path):
-    words = {"size": 32, "batch": 1, "device": "cpu"}
-    steps = predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words)
+    words = {"size": 32, "batch": 1}
+    steps = steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words)
     next(steps), next(steps)
     os.utime(sar_scene, ns=(0, 0))
     with pytest.raises(
@@ -737,7 +733,7 @@ def test_a_scene_that_changes_while_it_is_translated_is_refused(bundle, sar_scen
         list(steps)
     assert not (tmp_path / "out.tif").exists()
     with pytest.raises(OutputError, match=r"scene.files was .* --overwrite to start over"):
-        list(predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words))
+        list(steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words))
 
 
 class Slow(Identity):
@@ -751,8 +747,8 @@ class Slow(Identity):
 def test_ctrl_c_ends_within_a_window_and_what_is_finished_stays(sar_scene, serve, tmp_path):
     serve(Slow(), SAR, SAR)
     output = tmp_path / "out.tif"
-    words = {"size": 32, "batch": 1, "device": "cpu"}
-    steps = predict_scenes("", [sar_scene], output, **words)
+    words = {"size": 32, "batch": 1}
+    steps = steps_of("", [sar_scene], output, **words)
     pressed = []
 
     def press():
@@ -773,26 +769,26 @@ def test_ctrl_c_ends_within_a_window_and_what_is_finished_stays(sar_scene, serve
 
 def test_a_model_without_a_way_back_is_refused_with_the_mend(bundle, sar_scene, tmp_path):
     with pytest.raises(BundleError, match="Say --direction ab, or train with --model cyclegan"):
-        predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", direction="ba")
+        steps_of(bundle, [sar_scene], tmp_path / "out.tif", direction="ba")
 
 
 def test_two_scenes_of_one_name_are_refused(bundle, make_raster, tmp_path):
     pixels, _ = sar_pixels(20, 20)
     scenes = [make_raster(f"{name}/sar.tif", pixels, bands=SAR.bands) for name in "ab"]
     with pytest.raises(SettingError, match="into two folders"):
-        predict_scenes(bundle, scenes, tmp_path / "out")
+        steps_of(bundle, scenes, tmp_path / "out")
 
 
 def test_many_scenes_into_one_file_are_refused_with_a_folder(bundle, sar_scene, tmp_path):
     (tmp_path / "other.tif").write_bytes(sar_scene.read_bytes())
     scenes = [sar_scene, tmp_path / "other.tif"]
     with pytest.raises(SettingError, match=f"Give a folder, such as {tmp_path / 'out'};"):
-        predict_scenes(bundle, scenes, tmp_path / "out.tif")
+        steps_of(bundle, scenes, tmp_path / "out.tif")
 
 
 def test_another_format_is_refused_with_a_geotiff(bundle, sar_scene, tmp_path):
     with pytest.raises(SettingError, match=r"Choose .*out\.tif"):
-        predict_scenes(bundle, [sar_scene], tmp_path / "out.png")
+        steps_of(bundle, [sar_scene], tmp_path / "out.png")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -800,7 +796,7 @@ def test_writing_over_the_scene_itself_is_refused(bundle, sar_scene, tmp_path, o
     before = sar_scene.read_bytes()
     for output in (sar_scene, tmp_path):
         with pytest.raises(SettingError, match="Choose another output"):
-            predict_scenes(bundle, [sar_scene], output, overwrite=overwrite)
+            steps_of(bundle, [sar_scene], output, overwrite=overwrite)
     assert sar_scene.read_bytes() == before
 
 
@@ -814,7 +810,7 @@ def test_a_file_of_another_making_is_refused_unless_told_to_overwrite(bundle, sa
 
 def test_bounds_outside_the_scene_are_refused(bundle, sar_scene, tmp_path):
     with pytest.raises(GridError, match="Give bounds as left,bottom,right,top"):
-        predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", bounds=(0, 0, 10, 10))
+        steps_of(bundle, [sar_scene], tmp_path / "out.tif", bounds=(0, 0, 10, 10))
 
 
 def test_an_area_outside_the_scene_or_the_bounds_is_refused(bundle, sar_scene, tmp_path):
@@ -823,24 +819,21 @@ def test_an_area_outside_the_scene_or_the_bounds_is_refused(bundle, sar_scene, t
     beside = (500_500, 3_999_500, 500_900, 3_999_900)
     for words in ({"aoi": far}, {"aoi": near, "bounds": beside}):
         with pytest.raises(GridError, match="Give an area that overlaps it"):
-            predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words)
+            steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words)
 
 
 @pytest.mark.parametrize(
     ("words", "mend"),
     [
         ({"size": 0}, "1024 is a good one"),
-        ({"batch": 0}, "Choose a batch from 1"),
-        ({"blend": "feather"}, "Choose one of crop, hann, linear"),
         ({"device": "cuda:99"}, "Choose one of these, or auto"),
-        ({"precision": "half"}, "Choose one of auto, float32, bf16"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_the_mend(
     bundle, sar_scene, tmp_path, words, mend
 ):
     with pytest.raises(SettingError, match=mend):
-        predict_scenes(bundle, [sar_scene], tmp_path / "out.tif", **words)
+        steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words)
     assert [path.name for path in tmp_path.iterdir()] == ["sar.tif"]
 
 
@@ -874,7 +867,7 @@ def test_a_full_disk_leaves_no_output_and_says_how_to_go_on(bundle, sar_scene, t
 
 def test_a_missing_scene_is_refused_before_anything_is_written(bundle, sar_scene, tmp_path):
     with pytest.raises(RasterError, match="Check the path"):
-        predict_scenes(bundle, [sar_scene, tmp_path / "missing.tif"], tmp_path / "out")
+        steps_of(bundle, [sar_scene, tmp_path / "missing.tif"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -10,8 +10,8 @@ import torch
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.translation.bundle import save_bundle
-from geotranslate.translation.predict import predict_scenes
 from geotranslate.translation.seam_check import SeamCheck
+from tests.translation.predicting import steps_of
 
 SAR = Domain(
     bands=(Band(name="VV", unit="dB"),),
@@ -69,9 +69,9 @@ def check(tmp_path, make_raster):
         if valid is not None:
             pixels[:, ~valid] = SAR.nodata
         scene = make_raster("scene.tif", pixels, bands=SAR.bands, nodata=SAR.nodata)
-        words = {"device": "cpu", "precision": "float32", "size": 64} | words
+        words = {"size": 64, "check_seams": True} | words
         output = tmp_path / "out.tif"
-        *_, step = predict_scenes(model, [scene], output, check_seams=True, **words)
+        *_, step = steps_of(model, [scene], output, **words)
         assert step.state == "checked"
         assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "out.tif"}
         return step.seams

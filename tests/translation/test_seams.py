@@ -20,7 +20,7 @@ from geotranslate.raster.grid import Grid
 from geotranslate.raster.scene import Chip, Scene
 from geotranslate.translation import cells, norm_statistics
 from geotranslate.translation.bundle import save_bundle
-from geotranslate.translation.predict import predict_scenes
+from tests.translation.predicting import steps_of
 
 HALO_SIDE = 2048  # one window holds every scene here
 
@@ -40,7 +40,6 @@ RGB = Domain(
     high=(255.0,) * 3,
 )
 FINE = RGB.model_copy(update={"dtype": "float32"})
-WORDS = {"device": "cpu", "precision": "float32"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,7 +135,7 @@ def small(make_raster):
 
 
 def translate(model, scene, output, **words):
-    *_, last = predict_scenes(model, [scene], output, **WORDS | words)
+    *_, last = steps_of(model, [scene], output, **words)
     assert last.state in ("written", "checked")
     with rasterio.open(output) as file:
         return file.read(), file.dataset_mask() > 0
@@ -234,17 +233,17 @@ def test_a_part_has_the_statistics_of_the_whole_scene(models, small, tmp_path, s
 
 
 def test_interrupted_and_gone_on_with_it_has_the_same_bytes(models, small, tmp_path):
-    words = WORDS | {"seams": "dense", "size": 128, "batch": 1}
+    words = {"seams": "dense", "size": 128, "batch": 1}
     model, output = models("instance"), tmp_path / "out.tif"
-    list(predict_scenes(model, [small], tmp_path / "undisturbed.tif", **words))
+    list(steps_of(model, [small], tmp_path / "undisturbed.tif", **words))
     for stop in (1, 5):  # after a row of cells; among the cores
-        steps = predict_scenes(model, [small], output, **words)
+        steps = steps_of(model, [small], output, **words)
         for step in steps:
             if step.done == stop:
                 break
         steps.close()
         assert list((tmp_path / "out.tif.parts").glob("cells_*"))
-    list(predict_scenes(model, [small], output, **words))
+    list(steps_of(model, [small], output, **words))
     assert output.read_bytes() == (tmp_path / "undisturbed.tif").read_bytes()
     assert not (tmp_path / "out.tif.parts").exists()
 
@@ -264,7 +263,7 @@ def halves(make_raster):
 def test_scenes_of_one_file_of_statistics_match(models, make_raster, tmp_path):
     model, scenes = models("instance"), halves(make_raster)
     file = tmp_path / "scenes.json"
-    list(predict_scenes(model, scenes, tmp_path / "both", statistics=file, **WORDS))
+    list(steps_of(model, scenes, tmp_path / "both", statistics=file))
     record = json.loads(file.read_text())
     assert record["scenes"] == [str(scene) for scene in scenes]
     assert record["pixels"] > 100_000
@@ -285,16 +284,14 @@ def test_another_file_of_statistics_is_another_work(models, small, tmp_path):
     next(iter(record["layers"].values()))["mean"][0] += 1
     file.write_text(json.dumps(record))
     with pytest.raises(Exception, match=r"statistics was .* --overwrite"):
-        predict_scenes(model, [small], tmp_path / "out.tif", statistics=file, **WORDS)
+        steps_of(model, [small], tmp_path / "out.tif", statistics=file)
 
 
 def test_statistics_of_another_model_are_refused(models, small, tmp_path):
     file = tmp_path / "scene.json"
     translate(models("instance"), small, tmp_path / "out.tif", statistics=file)
     with pytest.raises(SettingError, match="Give a file that is not there yet"):
-        predict_scenes(
-            models("instance", target=RGB), [small], tmp_path / "b.tif", statistics=file, **WORDS
-        )
+        steps_of(models("instance", target=RGB), [small], tmp_path / "b.tif", statistics=file)
 
 
 @pytest.mark.parametrize(
@@ -302,8 +299,6 @@ def test_statistics_of_another_model_are_refused(models, small, tmp_path):
     [
         ("batch", {"seams": "scene"}, "Leave out --seams"),
         ("batch", {"statistics": "file.json"}, "Leave out --statistics"),
-        ("instance", {"seams": "none"}, "Choose one of tile, scene, dense"),
-        ("instance", {"seams": "tile", "statistics": "file.json"}, "Say --seams scene"),
         ("instance", {"statistics": __file__}, "the name of a file that is not there yet"),
     ],
 )
@@ -311,7 +306,7 @@ def test_choices_that_mean_nothing_are_refused_with_the_mend(
     models, small, tmp_path, norm, words, mend
 ):
     with pytest.raises(SettingError, match=mend):
-        predict_scenes(models(norm), [small], tmp_path / "out.tif", **WORDS, **words)
+        steps_of(models(norm), [small], tmp_path / "out.tif", **words)
 
 
 def test_a_scene_without_valid_pixels_is_written_all_the_same(models, make_raster, tmp_path):
@@ -331,8 +326,8 @@ def test_the_check_tells_a_cut_that_shows_from_one_that_does_not(
     models, small, tmp_path, seams, blend
 ):
     words = {"size": 128, "seams": seams, "blend": blend}
-    *_, step = predict_scenes(
-        models("instance"), [small], tmp_path / "out.tif", check_seams=True, **WORDS, **words
+    *_, step = steps_of(
+        models("instance"), [small], tmp_path / "out.tif", check_seams=True, **words
     )
     assert step.state == "checked"
     found = step.seams
@@ -346,21 +341,19 @@ def test_the_check_tells_a_cut_that_shows_from_one_that_does_not(
 
 
 def test_the_check_looks_at_what_was_finished_before_and_at_parts(models, small, tmp_path):
-    words = WORDS | {"size": 128, "bounds": (501_010, 3_996_820, 504_000, 3_999_500)}
+    words = {"size": 128, "bounds": (501_010, 3_996_820, 504_000, 3_999_500)}
     model, output = models("instance"), tmp_path / "out.tif"
-    list(predict_scenes(model, [small], output, **words))
+    list(steps_of(model, [small], output, **words))
     states = [
         (step.state, step.seams)
-        for step in predict_scenes(model, [small], output, check_seams=True, **words)
+        for step in steps_of(model, [small], output, check_seams=True, **words)
     ]
     assert [state for state, _ in states] == ["translating", "unchanged", "checked"]
     assert states[-1][1].mismatch < 1e-4
 
 
 def test_where_no_cores_meet_there_is_nothing_to_check(models, small, tmp_path):
-    *_, step = predict_scenes(
-        models("batch"), [small], tmp_path / "out.tif", check_seams=True, size=1024, **WORDS
-    )
+    *_, step = steps_of(models("batch"), [small], tmp_path / "out.tif", check_seams=True, size=1024)
     assert step.state == "checked"
     assert step.seams is None
 
@@ -432,7 +425,7 @@ def test_the_only_scene_with_data_may_be_the_smallest(drawn_model, make_raster, 
     empty = island(make_raster, slice(0), slice(0), side=1500)
     small = island(make_raster, slice(90), slice(90), name="small.tif", side=90)
     file = tmp_path / "both.json"
-    list(predict_scenes(drawn_model, [empty, small], tmp_path / "o", statistics=file, **WORDS))
+    list(steps_of(drawn_model, [empty, small], tmp_path / "o", statistics=file))
     assert json.loads(file.read_text())["pixels"] >= 90 * 90
 
 
@@ -444,15 +437,13 @@ def test_outputs_are_checked_before_anything_is_measured(drawn_model, make_raste
     file, foreign = tmp_path / "new" / "j.json", tmp_path / "j.tif"
     foreign.write_bytes(b"mine")
     with pytest.raises(TakenError, match="was not made by this command"):
-        predict_scenes(drawn_model, [scene], foreign, statistics=file, **WORDS)
+        steps_of(drawn_model, [scene], foreign, statistics=file)
     assert not file.exists()
     for taken, output in ((tmp_path / "k.tif", tmp_path / "k.tif"), (scene, tmp_path / "l.tif")):
         with pytest.raises(SettingError, match="Choose another file"):
-            predict_scenes(drawn_model, [scene], output, statistics=taken, **WORDS)
+            steps_of(drawn_model, [scene], output, statistics=taken)
     with pytest.raises(OutputError, match=r"j\.tif"):
-        predict_scenes(
-            drawn_model, [scene], tmp_path / "o.tif", statistics=foreign / "s.json", **WORDS
-        )
+        steps_of(drawn_model, [scene], tmp_path / "o.tif", statistics=foreign / "s.json")
 
 
 def test_statistics_are_measured_in_counted_steps_and_folders_are_made(
@@ -462,7 +453,7 @@ def test_statistics_are_measured_in_counted_steps_and_folders_are_made(
         island(make_raster, slice(90), slice(90), name=f"{name}.tif", side=90) for name in "ab"
     ]
     file = tmp_path / "new" / "both.json"
-    steps = predict_scenes(drawn_model, scenes, tmp_path / "o", statistics=file, **WORDS)
+    steps = steps_of(drawn_model, scenes, tmp_path / "o", statistics=file)
     assert not file.exists()
     found = list(steps)
     assert [step.output for step in found if step.state == "measuring"] == [file] * 3
@@ -472,7 +463,7 @@ def test_statistics_are_measured_in_counted_steps_and_folders_are_made(
     assert [path.name for path in file.parent.iterdir()] == ["both.json"]
     # Measured again, since the file is gone, they are the same: nothing is left to do.
     file.unlink()
-    again = list(predict_scenes(drawn_model, scenes, tmp_path / "o", statistics=file, **WORDS))
+    again = list(steps_of(drawn_model, scenes, tmp_path / "o", statistics=file))
     assert [step.state for step in again[4::2]] == ["unchanged"] * 2
 
 
@@ -483,24 +474,22 @@ def test_an_output_with_other_statistics_is_refused_before_measuring(
     translate(drawn_model, scene, tmp_path / "o.tif")
     file = tmp_path / "s.json"
     with pytest.raises(TakenError, match="statistics was null"):
-        predict_scenes(drawn_model, [scene], tmp_path / "o.tif", statistics=file, **WORDS)
+        steps_of(drawn_model, [scene], tmp_path / "o.tif", statistics=file)
     assert not file.exists()
 
 
 def test_two_commands_do_not_measure_one_file(drawn_model, make_raster, tmp_path):
     scene = island(make_raster, slice(90), slice(90), side=90)
     file = tmp_path / "s.json"
-    steps = predict_scenes(drawn_model, [scene], tmp_path / "o.tif", statistics=file, **WORDS)
-    other = predict_scenes(drawn_model, [scene], tmp_path / "p.tif", statistics=file, **WORDS)
+    steps = steps_of(drawn_model, [scene], tmp_path / "o.tif", statistics=file)
+    other = steps_of(drawn_model, [scene], tmp_path / "p.tif", statistics=file)
     while next(steps).done == 0:
         pass
     next(other)
     with pytest.raises(OutputError, match="written by another process"):
         next(other)
     list(steps)
-    last = list(predict_scenes(drawn_model, [scene], tmp_path / "p.tif", statistics=file, **WORDS))[
-        -1
-    ]
+    last = list(steps_of(drawn_model, [scene], tmp_path / "p.tif", statistics=file))[-1]
     assert last.state == "written"
 
 
@@ -525,7 +514,7 @@ def test_a_file_of_statistics_that_is_wrong_is_refused(
     change(next(iter(record["layers"].values())))
     file.write_text(json.dumps(record))
     with pytest.raises(SettingError, match=said):
-        predict_scenes(drawn_model, [scene], tmp_path / "p.tif", statistics=file, **WORDS)
+        steps_of(drawn_model, [scene], tmp_path / "p.tif", statistics=file)
 
 
 @pytest.mark.parametrize(("seams", "mend"), [("scene", "--device cpu"), ("dense", "--seams scene")])

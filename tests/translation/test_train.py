@@ -16,13 +16,14 @@ from geotranslate.networks.build import DiscriminatorSpec, GeneratorSpec
 from geotranslate.translation import train as module
 from geotranslate.translation.bundle import load_bundle, read_bundle_record
 from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
-from geotranslate.translation.config import ONLY_FOR, TrainConfig, make_config
+from geotranslate.translation.config import ONLY_FOR, TrainConfig
 from geotranslate.translation.cyclegan import CycleGANConfig
 from geotranslate.translation.log import read_log
 from geotranslate.translation.pix2pix import Pix2Pix, Pix2PixConfig
 from geotranslate.translation.plan import plan_training
 from geotranslate.translation.precision import choose_arithmetic
 from geotranslate.translation.predict import predict_scenes
+from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run
 from geotranslate.translation.train import learn, resume, train
@@ -69,7 +70,7 @@ def make_chips(make_raster, tmp_path):
 
 
 def config(**settings):
-    return make_config(TINY | settings)
+    return TrainConfig(**TINY | settings)
 
 
 def finish(steps):
@@ -96,13 +97,13 @@ KILLED = """
 import sys
 from pathlib import Path
 import torch
-from geotranslate.translation.config import make_config
+from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.train import train
 
 torch.set_num_threads(1)
 alive = []
 for settings, chips, run in eval(sys.argv[1]):
-    steps = train(Path(chips), Path(run), make_config(settings))
+    steps = train(Path(chips), Path(run), TrainConfig(**settings))
     while next(steps).update < 27:
         pass
     alive.append(steps)
@@ -132,7 +133,7 @@ def test_a_killed_run_that_goes_on_ends_like_one_that_never_stopped(make_chips, 
     )
     whole = {model: tmp_path / f"{model} whole" for model in chips}
     for model, run in whole.items():
-        finish(train(chips[model], run, make_config(settings[model])))
+        finish(train(chips[model], run, TrainConfig(**settings[model])))
     with killed:
         assert killed.stdout.readline() == "at work\n"
         killed.send_signal(signal.SIGKILL)
@@ -381,8 +382,8 @@ def test_what_cyclegan_learned_translates_a_scene_of_b_back_to_a(make_chips, tmp
     chips, run = make_chips("heaps"), tmp_path / "run"
     finish(train(chips, run, config(model="cyclegan")))
     scene, output = chips / "B" / "images" / "000000003.tif", tmp_path / "back.tif"
-    words = {"device": "cpu", "precision": "float32"}
-    assert finish(predict_scenes(run, [scene], output, direction="ba", **words)).state == "written"
+    words = PredictConfig(direction="ba", device="cpu", precision="float32")
+    assert finish(predict_scenes(run, [scene], output, words)).state == "written"
     a = load_bundle(run).domain_a
     with rasterio.open(scene) as given, rasterio.open(output) as back:
         assert (back.crs, back.transform, back.shape) == (given.crs, given.transform, given.shape)
@@ -413,9 +414,9 @@ def test_other_settings_learn_too(make_chips, tmp_path, settings):
     given = {name: value for name, value in TINY.items() if name != "blocks"} | {"updates": 2}
     if "generator" not in settings:
         given["blocks"] = 1
-    last = finish(train(make_chips(), tmp_path / "run", make_config(given | settings)))
+    last = finish(train(make_chips(), tmp_path / "run", TrainConfig(**given | settings)))
     assert all(np.isfinite(value) for value in last.losses.values())
-    assert load_bundle(tmp_path / "run").record.generator.norm == make_config(settings).norm
+    assert load_bundle(tmp_path / "run").record.generator.norm == TrainConfig(**settings).norm
 
 
 @pytest.mark.parametrize("model", ["pix2pix", "cyclegan"])
@@ -456,12 +457,12 @@ def test_a_crop_that_networks_cannot_take_is_refused_with_the_mend(make_chips, s
     if "generator" in settings:
         del given["blocks"]
     with pytest.raises(SettingError, match=mend):
-        plan_training(make_chips(), make_config(given))
+        plan_training(make_chips(), TrainConfig(**given))
 
 
 def test_an_unset_crop_is_the_largest_that_fits(make_chips):
     given = {name: value for name, value in TINY.items() if name != "crop"}
-    assert plan_training(make_chips(side=38), make_config(given)).crop == 36
+    assert plan_training(make_chips(side=38), TrainConfig(**given)).crop == 36
 
 
 def test_shared_bands_are_pairs_of_numbers(make_chips):
@@ -482,7 +483,7 @@ def test_shared_bands_are_pairs_of_numbers(make_chips):
 )
 def test_settings_that_cannot_work_are_refused_with_the_mend(settings, mend):
     with pytest.raises(SettingError, match=mend) as error:
-        make_config(settings)
+        TrainConfig(**settings)
     assert "factory" not in str(error.value)
 
 
@@ -497,7 +498,7 @@ def test_the_defaults_are_those_of_the_parts():
         for name, value in part:
             assert getattr(ours, names.get(name, name)) == value, name
     assert ONLY_FOR.keys() <= TrainConfig.model_fields.keys()
-    assert make_config(ours.settings()) == ours
+    assert TrainConfig(**ours.settings()) == ours
 
 
 def test_chips_to_look_at_are_spread_over_all():

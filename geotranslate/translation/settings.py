@@ -1,0 +1,41 @@
+"""Settings of the commands that need a network; what cannot work is refused in a sentence.
+
+Nothing heavy is imported here: the command line makes its flags from the fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from geotranslate.errors import SettingError
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Settings by name, checked when they are made.
+
+    Raises:
+        SettingError: a setting is unknown, or cannot work alone or beside another.
+    """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_sentences(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            wrong = [
+                each for each in error.errors() if each["type"] != "default_factory_not_called"
+            ]
+            raise SettingError(" ".join(map(_sentence, wrong[:3]))) from error
+
+
+def _sentence(error: Any) -> str:
+    name = ".".join(map(str, error["loc"])) or "the settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name} is no setting. Leave it out, or correct its spelling."
+    if error["type"] == "missing":
+        return f"{name} is missing. Give it."
+    wanted = error["msg"].removeprefix("Input should be ")
+    return f"{name} is {error['input']!r} and should be {wanted}. Choose such a value."

@@ -1,0 +1,41 @@
+"""Settings of a prediction: what cannot work whatever the model is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from geotranslate.errors import SettingError
+from geotranslate.translation.predict_config import PredictConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        ({"batch": 0}, "batch is 0 and should be greater than or equal to 1"),
+        ({"blend": "feather"}, "should be 'crop', 'hann' or 'linear'. Choose such a value"),
+        ({"direction": "there"}, "should be 'ab' or 'ba'"),
+        ({"precision": "half"}, "should be 'auto', 'float32' or 'bf16'"),
+        ({"seams": "none"}, "should be 'tile', 'scene' or 'dense'"),
+        ({"bounds": (0, 0, 10)}, "bounds.3 is missing. Give it"),
+        ({"seam": "tile"}, "seam is no setting. Leave it out, or correct its spelling"),
+        ({"seams": "tile", "statistics": "file.json"}, "Say --seams scene"),
+        ({"seams": "dense", "statistics": "file.json"}, "or leave out --statistics"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_the_mend(settings, mend):
+    with pytest.raises(SettingError, match=mend):
+        PredictConfig(**settings)
+
+
+def test_nan_is_nothing_to_name_as_nodata():
+    assert PredictConfig(nodata=float("nan")) == PredictConfig()
+
+
+def test_paths_and_bands_may_be_spelled_as_text():
+    texts = PredictConfig(statistics="file.json", bands="VV,VH", aoi="/vsizip/a.zip/a.gpkg")
+    assert texts.statistics == Path("file.json")
+    assert texts.bands == "VV,VH"
+    assert texts.aoi == "/vsizip/a.zip/a.gpkg"
+    things = PredictConfig(statistics=Path("file.json"), bands=["VV", 2], aoi=Path("a.gpkg"))
+    assert things.bands == ("VV", 2)
+    assert things.aoi == Path("a.gpkg")

@@ -24,14 +24,12 @@ from geotranslate.chips.file import ChipPixels, read_chip
 from geotranslate.chips.folder import ChipFolder
 from geotranslate.choices import Augment
 from geotranslate.errors import GeotranslateError
+from geotranslate.networks.turns import TURNS, turned
 from geotranslate.raster.domain import Domain
 from geotranslate.translation.batch import Batch
 
 # What random numbers are for: part of their key, so that no two uses share them.
 ORDER, PLACE, POOL = 0, 1, 2
-
-TURNS = 8
-"""The ways a square can lie: four quarter turns, each plain or mirrored."""
 
 AHEAD = 4
 """Batches that each worker reads ahead."""
@@ -231,12 +229,6 @@ def _turned(images: Tensor, turns: Sequence[int]) -> Tensor:
     if not any(turns):
         return images
     return torch.stack([turned(image, turn) for image, turn in zip(images, turns, strict=True)])
-
-
-def turned(image: Tensor, turn: int) -> Tensor:
-    """An image (..., side, side) after ``turn % 4`` quarter turns, mirrored from turn 4 on."""
-    image = torch.rot90(image, turn % 4, (-2, -1))
-    return image.flip(-1) if turn >= 4 else image
 
 
 def load_batches(

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from geotranslate.choices import Seams
 from geotranslate.networks.build import Generator
 from geotranslate.networks.fold import fold
 from geotranslate.networks.scene_statistics import with_statistics, with_statistics_grid
+from geotranslate.networks.turns import TurnedMean
 from geotranslate.raster.domain import Domain
 from geotranslate.translation.bundle import Translator
 from geotranslate.translation.cells import cell_rows, measure_rows, read_grid
@@ -40,6 +42,7 @@ class Network:
         arithmetic: of its convolutions.
         seams: where its instance norms take their statistics from; None where it has none.
         statistics: those for all scenes, where they are given.
+        turns: ways in which each window is translated, and the mean taken; see `TurnedMean`.
     """
 
     translator: Translator
@@ -48,6 +51,7 @@ class Network:
     arithmetic: Arithmetic
     seams: Seams | None = None
     statistics: StatisticsRecord | None = None
+    turns: int = 1
 
     @property
     def target(self) -> Domain:
@@ -84,7 +88,8 @@ class Network:
                 record = self.read_statistics(path)
             if record is not None:
                 generator = with_statistics(generator, record.statistics)
-        return self._engine(fold(generator), plan)
+        folded = fold(generator)
+        return self._engine(folded if self.turns == 1 else TurnedMean(folded, self.turns), plan)
 
     def measure_together(self, plans: Sequence[ScenePlan], path: Path) -> Iterator[None]:
         """Measure statistics over all scenes into a file; yields once for each scene.
@@ -122,7 +127,7 @@ class Network:
     def _as_trained(self, plan: ScenePlan) -> Engine:
         return self._engine(self._generator, plan)
 
-    def _engine(self, generator: Generator, plan: ScenePlan) -> Engine:
+    def _engine(self, generator: nn.Module, plan: ScenePlan) -> Engine:
         return Engine(
             generator,
             self.translator.source,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from geotranslate.chips.file import ChipPixels
 from geotranslate.chips.folder import open_chips
 from geotranslate.errors import ChipsError
+from geotranslate.networks.turns import TURNS
 from geotranslate.translation.data import (
-    TURNS,
     Draw,
     Preparation,
     Stored,
@@ -17,7 +17,6 @@ from geotranslate.translation.data import (
     draw_for_pools,
     draw_sample,
     load_batches,
-    turned,
 )
 
 CPU = torch.device("cpu")
@@ -140,18 +139,6 @@ def test_every_place_of_a_crop_is_possible():
         int(cut(chip, Draw(0, row, 0.0, 0), 8).pixels[0, 0, 0]) for row in np.linspace(0, 1, 50)
     }
     assert starts == {0, 10, 20}
-
-
-def test_the_eight_turns_are_the_symmetries_of_a_square():
-    square = torch.arange(9).reshape(1, 3, 3)
-    seen = {tuple(turned(square, turn).flatten().tolist()) for turn in range(TURNS)}
-    assert len(seen) == TURNS
-    corners = {
-        tuple(turned(square, turn)[0, ::2, ::2].flatten().sort()[0].tolist())
-        for turn in range(TURNS)
-    }
-    assert corners == {(0, 2, 6, 8)}
-    assert torch.equal(turned(square, 0), square)
 
 
 def test_both_sides_of_a_pair_are_cropped_and_turned_alike(make_chips):

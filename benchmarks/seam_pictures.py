@@ -1,6 +1,6 @@
 """The pictures of docs/seams.md, from made-up data: one network, one scene, cut in several ways.
 
-    python benchmarks/seam_pictures.py OUT PICTURE.png
+    python benchmarks/seam_pictures.py OUT PICTURE.jpg
 
 A network with instance norm learns on the sample's radar scene; the held-out one is then translated
 in windows of 128 px, as each mode of ``predict`` does it, and in one window. Above are the
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from first_light import exhaust
 from numpy.typing import NDArray
+from PIL import Image
 
 from geotranslate.chips.config import TileConfig
 from geotranslate.chips.plan import plan_tiles
@@ -25,6 +26,7 @@ from geotranslate.raster.pictures import choose_stretch, write_grid
 from geotranslate.raster.scene import Chip, open_scene
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.predict import predict_scenes
+from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.train import train
 
 CUT, WHOLE = 128, 512
@@ -62,7 +64,8 @@ def learn(out: Path, sample: dict[str, Path], updates: int) -> Path:
 
 def translate(run: Path, scene: Path, output: Path, size: int, words: dict[str, Any]) -> Chip:
     """The scene through the run's generator in windows of one size."""
-    exhaust(predict_scenes(run, [scene], output, size=size, precision="float32", **words))
+    config = PredictConfig(size=size, precision="float32", **words)
+    exhaust(predict_scenes(run, [scene], output, config))
     with open_scene(output) as translated:
         return translated.read(translated.grid.whole)
 
@@ -80,22 +83,21 @@ def draw(run: Path, scene: Path, out: Path, picture: Path) -> None:
         print(f"{title}: differs by {share:.2g} of the standard deviation")
     with open_scene(out / "seams-scene-whole.tif") as translated:
         look = choose_stretch(translated.bands, [(c.pixels, c.valid) for c in cut.values()])
-    span = np.subtract(look.high, look.low)[:, None, None]
+    middle = np.add(look.high, look.low)[:, None, None] / 2
 
     def difference(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        middle = np.add(look.high, look.low)[:, None, None] / 2
-        shown = np.zeros_like(values)
-        shown[list(look.bands)] = values[list(look.bands)] * MAGNIFIED + middle
-        return look.paint(shown, valid & np.isfinite(span).all())
+        return look.paint(values * MAGNIFIED + middle, valid)
 
+    sheet = out / "sheet.png"
     write_grid(
-        picture,
+        sheet,
         list(MODES),
         [
             [look.paint(chip.pixels, chip.valid) for chip in cut.values()],
             [difference(apart[title], cut[title].valid) for title in MODES],
         ],
     )
+    Image.open(sheet).save(picture, quality=88)
 
 
 def main() -> None:

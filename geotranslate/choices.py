@@ -55,6 +55,8 @@ PREDICT_BLENDS: tuple[PredictBlend, ...] = get_args(PredictBlend)
 Seams = Literal["tile", "scene", "dense"]
 SEAMS: tuple[Seams, ...] = get_args(Seams)
 
+Turns = Literal[1, 2, 4, 8]
+
 PredictDecibel = Literal["power", "amplitude", "none"]
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]

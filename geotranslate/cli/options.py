@@ -167,5 +167,6 @@ def _click_type(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):
         kind = next(each for each in get_args(annotation) if each is not NoneType)
     if get_origin(kind) is Literal:
-        return click.Choice(get_args(kind))
+        choices = get_args(kind)
+        return click.Choice(choices) if isinstance(choices[0], str) else type(choices[0])
     return click.Path(dir_okay=False, path_type=Path) if kind is Path else kind

@@ -134,6 +134,7 @@ def predict_scenes(
         "seams": network.seams,
         "device": network.device.type,
         "precision": network.arithmetic,
+        "turns": network.turns,
         "nodata": config.nodata,
         "decibel": config.decibel,
         "bounds": config.bounds,
@@ -164,6 +165,7 @@ def _choose_network(bundle: Bundle, config: PredictConfig) -> Network:
         device,
         choose_arithmetic(config.precision, device),
         choose_seams(config, translator.generator),
+        turns=config.turns,
     )
 
 

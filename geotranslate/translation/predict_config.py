@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from geotranslate.choices import Direction, Precision, PredictBlend, PredictDecibel, Seams
+from geotranslate.choices import Direction, Precision, PredictBlend, PredictDecibel, Seams, Turns
 from geotranslate.errors import SettingError
 from geotranslate.translation.settings import Settings
 
@@ -34,6 +34,10 @@ class PredictConfig(Settings):
     statistics: Path | None = None
     """File of the statistics of --seams scene: read if it is there, so that scenes match; else
     measured over all scenes of the command, and written."""
+
+    turns: Turns = 1
+    """Ways in which each window is turned and mirrored, translated, and the mean taken: 1, 2, 4 or
+    8. More are nearer to the truth and calmer, less sharp, and take as many times longer."""
 
     batch: int | None = Field(None, ge=1)
     """Windows translated at once; unset, 1 on a CPU, else so many that their cores are a
@@ -79,5 +83,10 @@ class PredictConfig(Settings):
             raise SettingError(
                 "a file of statistics holds those of whole scenes, which --seams "
                 f"{self.seams} does not use. Say --seams scene, or leave out --statistics."
+            )
+        if self.turns > 1 and self.seams == "dense":
+            raise SettingError(
+                "--seams dense has statistics for each place of the scene as it lies, which a "
+                "turned window would miss. Say --seams scene, or --turns 1."
             )
         return self

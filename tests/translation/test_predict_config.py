@@ -20,6 +20,8 @@ from geotranslate.translation.predict_config import PredictConfig
         ({"seam": "tile"}, "seam is no setting. Leave it out, or correct its spelling"),
         ({"seams": "tile", "statistics": "file.json"}, "Say --seams scene"),
         ({"seams": "dense", "statistics": "file.json"}, "or leave out --statistics"),
+        ({"turns": 3}, "should be 1, 2, 4 or 8"),
+        ({"turns": 2, "seams": "dense"}, "Say --seams scene, or --turns 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_the_mend(settings, mend):

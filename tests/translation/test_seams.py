@@ -190,6 +190,19 @@ def test_no_pixel_of_a_wide_network_depends_on_the_size_of_cores(
     check_cuts(models(norm, width=64), scene, tmp_path, seams, [128, 256, 512])
 
 
+@pytest.mark.parametrize(("norm", "seams"), [("batch", None), ("instance", "scene")])
+def test_the_mean_over_turned_windows_does_not_depend_on_the_cut(
+    models, small, tmp_path, norm, seams
+):
+    model = models(norm)
+    as_it_lies, _ = translate(model, small, tmp_path / "one.tif", seams=seams)
+    words = {"seams": seams, "turns": 4}
+    whole, valid = translate(model, small, tmp_path / "whole.tif", **words)
+    cut, _ = translate(model, small, tmp_path / "cut.tif", size=128, **words)
+    assert np.abs(cut - whole)[:, valid].max() <= 1e-4 * 255
+    assert np.abs(as_it_lies - whole)[:, valid].max() > 0.1
+
+
 @pytest.mark.parametrize("seams", ["scene", "dense"])
 def test_in_bytes_a_pixel_differs_by_one_at_most(models, small, tmp_path, seams):
     model = models("instance", target=RGB)

@@ -181,7 +181,7 @@ def describe_run(path: Path) -> Record:
     from geotranslate.translation.bundle import is_bundle, read_bundle_record
     from geotranslate.translation.checkpoint import list_checkpoints
     from geotranslate.translation.log import NAME, read_log
-    from geotranslate.translation.run_folder import read_config, read_job
+    from geotranslate.translation.run_record import read_config, read_job
 
     settings, job = read_config(path), read_job(path)
     rows = read_log(path / NAME) if (path / NAME).exists() else []
@@ -234,7 +234,7 @@ def describe_model(path: Path) -> Record:
 
 
 def _is_run(folder: Path) -> bool:
-    from geotranslate.translation.run_folder import CONFIG_NAME, read_job
+    from geotranslate.translation.run_record import CONFIG_NAME, read_job
 
     return (folder / CONFIG_NAME).exists() and read_job(folder) is not None
 

@@ -20,6 +20,7 @@ FLOORS = {
     "sample": 2,
     "translation": 3,
     "info": 4,
+    "report": 4,
     "demo": 4,
     "cli": 5,
 }

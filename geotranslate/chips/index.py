@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,28 @@ def read_index(folder: Path) -> list[ChipRecord]:
     Raises:
         ChipsError: the index is missing or damaged.
     """
-    path = folder / CHIPS_NAME
-    try:
+    with _reading(folder / CHIPS_NAME) as path:
         table = pyogrio.read_dataframe(path, layer=LAYER, read_geometry=False)
         return [_record(row) for row in table.to_dict("records")]
+
+
+def read_footprints(folder: Path) -> gpd.GeoDataFrame:
+    """The ``domain`` and ``split`` of each chip, and its outline in longitude and latitude.
+
+    The outline is missing where a grid has no place on Earth.
+
+    Raises:
+        ChipsError: the index is missing or damaged.
+    """
+    with _reading(folder / CHIPS_NAME) as path:
+        return pyogrio.read_dataframe(path, layer=LAYER, columns=["domain", "split"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Say it in a sentence when an index cannot be read."""
+    try:
+        yield path
     except (RuntimeError, KeyError, ValueError) as error:
         raise ChipsError(
             f"the index {path} cannot be read ({error}), so nobody knows where its chips lie. "

@@ -15,7 +15,7 @@ from geotranslate.cli.interrupts import INTERRUPTED, STOPPED, answered_interrupt
 from geotranslate.errors import GeotranslateError
 
 # name of the command: module in geotranslate.cli that holds a command of that name.
-COMMANDS = ("tile", "train", "predict", "mosaic", "evaluate", "info", "demo")
+COMMANDS = ("tile", "train", "report", "predict", "mosaic", "evaluate", "info", "demo")
 
 
 class Commands(click.Group):

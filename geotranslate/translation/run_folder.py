@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
-from geotranslate.errors import OutputError, TakenError
+from geotranslate.errors import TakenError
 from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
@@ -25,9 +23,7 @@ from geotranslate.translation import bundle, checkpoint
 from geotranslate.translation.checkpoint import list_checkpoints
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.plan import Plan
-
-CONFIG_NAME = "config.toml"
-SAMPLES = "samples"
+from geotranslate.translation.run_record import CONFIG_NAME, SAMPLES, read_job
 
 WRITTEN = {
     checkpoint.FOLDER: checkpoint.NAME,
@@ -98,28 +94,3 @@ def _clear(run: Path) -> None:
         # The record goes last, so that a folder cleared by half is still known as a run.
         for name in (LOG_NAME, CONFIG_NAME, RECORD_NAME):
             (run / name).unlink(missing_ok=True)
-
-
-def read_job(run: Path) -> dict[str, Any] | None:
-    """Where a run's chips are and what its work is; None where the folder is none of a run."""
-    try:
-        job = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    return job if isinstance(job, dict) and {"chips", "work"} <= job.keys() else None
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """The settings of a run.
-
-    Raises:
-        OutputError: the file is missing or no TOML.
-    """
-    path = run / CONFIG_NAME
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OutputError(
-            f"{path} cannot be read ({error}), so the settings of the run are unknown. Say "
-            f"`geotranslate train CHIPS -o {run}` with the words it was begun with."
-        ) from error

@@ -1,0 +1,39 @@
+"""What a run folder says about its run, for whoever only reads it: nothing heavy is needed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from geotranslate.errors import OutputError
+from geotranslate.raster.output import RECORD_NAME
+
+CONFIG_NAME = "config.toml"
+SAMPLES = "samples"
+
+
+def read_job(run: Path) -> dict[str, Any] | None:
+    """Where a run's chips are and what its work is; None where the folder is none of a run."""
+    try:
+        job = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    return job if isinstance(job, dict) and {"chips", "work"} <= job.keys() else None
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The settings of a run.
+
+    Raises:
+        OutputError: the file is missing or no TOML.
+    """
+    path = run / CONFIG_NAME
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OutputError(
+            f"{path} cannot be read ({error}), so the settings of the run are unknown. Say "
+            f"`geotranslate train CHIPS -o {run}` with the words it was begun with."
+        ) from error

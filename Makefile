@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.up-to-date
+APT := -o Acquire::Retries=0 -o Acquire::http::Timeout=20
 
-.PHONY: env demo test check slow clean
+.PHONY: env demo test check browser slow clean
 
 env: $(STAMP)
 
@@ -23,7 +24,16 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict geotranslate
 
-test: check
+# Tests open the report in Chromium. Where it is missing and cannot be installed, they are skipped.
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get -qq $(APT) update && \
+			DEBIAN_FRONTEND=noninteractive apt-get -qq -y $(APT) install --no-install-recommends \
+				chromium chromium-driver >/dev/null; \
+		else false; fi || echo "No Chromium: tests of the report in a browser are skipped."
+
+test: check browser
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 slow: env

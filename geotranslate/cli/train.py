@@ -16,6 +16,7 @@ from geotranslate.cli.options import (
     setting_options,
 )
 from geotranslate.cli.progress import Bar, counted, duration, finish, progress, say
+from geotranslate.errors import TrainingError
 from geotranslate.translation.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -57,12 +58,14 @@ def train(
 ) -> None:
     """Learn from CHIPS, the folder that `geotranslate tile` or ArcGIS wrote, how A becomes B.
 
-    RUN/model is what `geotranslate predict` takes, RUN/samples shows how it goes. Interrupted at
-    any moment, the same command goes on from the last checkpoint.
+    RUN/model is what `geotranslate predict` takes, RUN/samples shows how it goes, RUN/report.html
+    how it went. Interrupted at any moment, the same command goes on from the last checkpoint.
     """
+    from geotranslate.report.page import write_report
     from geotranslate.translation.bundle import FOLDER, read_bundle_record
     from geotranslate.translation.plan import plan_training
     from geotranslate.translation.resumption import plan_resumption
+    from geotranslate.translation.run_record import REPORT_NAME
     from geotranslate.translation.train import learn
 
     start = time.monotonic()
@@ -84,8 +87,14 @@ def train(
 
     say(_describe(plan), quiet=as_json)
     updates = plan.config.updates
-    with progress("Training", updates, quiet=as_json) as bar:
-        done = _follow(learn(plan, run, overwrite=overwrite), bar, run, quiet=as_json)
+    try:
+        with progress("Training", updates, quiet=as_json) as bar:
+            done = _follow(learn(plan, run, overwrite=overwrite), bar, run, quiet=as_json)
+    except TrainingError:
+        say(f"{write_report(run)} shows how it went.")
+        raise
+    # A run that was finished before is not touched, unless its process died right at the end.
+    page = write_report(run) if done or not (run / REPORT_NAME).exists() else run / REPORT_NAME
     record = read_bundle_record(run)
     model, seconds = run / FOLDER, time.monotonic() - start
     if done:
@@ -95,11 +104,12 @@ def train(
     figures = ", ".join(f"{name} {value:.3g}" for name, value in record.figures.items())
     finish(
         f"{sentence}. {model} holds the generators of update {record.updates}"
-        f"{f' ({figures})' if figures else ''}.\n"
+        f"{f' ({figures})' if figures else ''}. {page} shows how it went.\n"
         f"Next: geotranslate predict {shlex.quote(str(run))} SCENE -o OUT.tif",
         {
             "run": str(run),
             "model": str(model),
+            "report": str(page),
             "updates": updates,
             "trained": done,
             "best_update": record.updates,

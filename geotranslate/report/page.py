@@ -24,9 +24,7 @@ from geotranslate.report.curves import Curve, draw_curve
 from geotranslate.report.places import PlaceMaps, map_chips
 from geotranslate.report.run import RunRecord, read_run
 from geotranslate.translation.config import TrainConfig
-
-NAME = "report.html"
-"""Inside a run folder."""
+from geotranslate.translation.run_record import REPORT_NAME
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def write_report(run: Path, path: Path | None = None) -> Path:
     Raises:
         OutputError: the folder is none of a run, or the file cannot be written.
     """
-    path = path or run / NAME
+    path = path or run / REPORT_NAME
     write_text(path, render(read_run(run)))
     return path
 

@@ -9,7 +9,7 @@ from geotranslate.errors import ChipsError, OutputError, SettingError
 from geotranslate.raster.output import RECORD_NAME
 from geotranslate.translation.config import WITHOUT_EFFECT, TrainConfig
 from geotranslate.translation.plan import Plan, plan_training
-from geotranslate.translation.run_folder import CONFIG_NAME, read_config, read_job
+from geotranslate.translation.run_record import CONFIG_NAME, read_config, read_job
 
 
 def plan_resumption(run: Path, **settings: Any) -> Plan:

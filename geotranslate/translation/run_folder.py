@@ -23,7 +23,8 @@ from geotranslate.translation import bundle, checkpoint
 from geotranslate.translation.checkpoint import list_checkpoints
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.plan import Plan
-from geotranslate.translation.run_record import CONFIG_NAME, SAMPLES, read_job
+from geotranslate.translation.run_record import CONFIG_NAME, REPORT_NAME, SAMPLES, read_job
+from geotranslate.translation.sessions import NAME as SESSIONS_NAME
 
 WRITTEN = {
     checkpoint.FOLDER: checkpoint.NAME,
@@ -92,5 +93,5 @@ def _clear(run: Path) -> None:
             with suppress(OSError):  # it holds other things, or is not there
                 folder.rmdir()
         # The record goes last, so that a folder cleared by half is still known as a run.
-        for name in (LOG_NAME, CONFIG_NAME, RECORD_NAME):
+        for name in (LOG_NAME, SESSIONS_NAME, REPORT_NAME, CONFIG_NAME, RECORD_NAME):
             (run / name).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from geotranslate.raster.output import RECORD_NAME
 
 CONFIG_NAME = "config.toml"
 SAMPLES = "samples"
+REPORT_NAME = "report.html"
 
 
 def read_job(run: Path) -> dict[str, Any] | None:

@@ -91,8 +91,13 @@ def keep_session(run: Path, session: Session, device: torch.device, update: int)
             "device_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else None,
         }
     )
-    # The run may have been cut back behind sessions that are told of.
-    before = [each for each in read_sessions(run) if each.first_update < now.first_update]
+    # The run may have been cut back into what earlier sessions did.
+    last = now.first_update - 1
+    before = [
+        each.model_copy(update={"last_update": min(each.last_update, last)})
+        for each in read_sessions(run)
+        if each.first_update <= last
+    ]
     write_bytes(run / NAME, _LIST.dump_json([*before, now], indent=1) + b"\n")
 
 

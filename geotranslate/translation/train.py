@@ -1,10 +1,11 @@
 """Learning a translation: the loop, and the run folder in which it can be interrupted anywhere.
 
-A run folder holds ``config.toml`` (the settings as resolved), ``log.csv``, ``samples/``,
-``checkpoints/`` and two bundles: ``model/``, of the best generators, and ``model-last/``, of those
-of the newest checkpoint. A run killed at any moment goes on from its newest checkpoint and ends
-with the same bytes as one that was never interrupted (on the same machine's CPU): all that is
-random in an update is a function of the seed and the update's number.
+A run folder holds ``config.toml`` (the settings as resolved), ``log.csv``, ``sessions.json`` (who
+worked on it, on what hardware), ``samples/``, ``checkpoints/`` and two bundles: ``model/``, of the
+best generators, and ``model-last/``, of those of the newest checkpoint. A run killed at any moment
+goes on from its newest checkpoint and ends with the same bytes as one that was never interrupted
+(on the same machine's CPU): all that is random in an update is a function of the seed and the
+update's number.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ from geotranslate.translation.plan import Plan, generator_spec, plan_training
 from geotranslate.translation.precision import computing
 from geotranslate.translation.recent_losses import RecentLosses
 from geotranslate.translation.resumption import plan_resumption
-from geotranslate.translation.run_folder import SAMPLES, claim_run
+from geotranslate.translation.run_folder import claim_run
+from geotranslate.translation.run_record import SAMPLES
+from geotranslate.translation.sessions import begin_session, keep_session
 from geotranslate.translation.validation import (
     BEST,
     Show,
@@ -164,6 +167,7 @@ class _Run:
         self.shown = Show(folder, split, side, self.prepare)
         self.losses = RecentLosses(run)
         self.log = Log(run / LOG_NAME)
+        self.session = begin_session(plan.device, plan.arithmetic, self.learner.update + 1)
 
     def go(self) -> Iterator[Progress]:
         """Learn to the end."""
@@ -259,6 +263,7 @@ class _Run:
             log.info("%s holds the generators of update %d", self.run / MODEL, self.learner.update)
         self._save_bundle(LAST, generators)
         save_checkpoint(self.run, self.learner.update, self._state(), best=self.best)
+        keep_session(self.run, self.session, self.plan.device, self.learner.update)
 
     def _save_bundle(self, name: str, generators: Mapping[str, nn.Module]) -> None:
         config, folder = self.plan.config, self.plan.folder

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from geotranslate.cli import train as module
 from geotranslate.cli.progress import progress
 from geotranslate.cli.train import train
-from geotranslate.errors import SettingError
+from geotranslate.errors import SettingError, TrainingError
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.train import Progress
 
@@ -48,9 +48,25 @@ def test_a_run_says_what_it_does_and_what_came_of_it(chips, tmp_path):
     assert f"{out / 'model'} holds the generators of update 30" in done.stdout
     assert f"geotranslate predict {out} SCENE" in done.stdout
 
+    page = out / "report.html"
+    assert f"{page} shows how it went." in done.stdout
+    written = page.stat().st_mtime_ns
+
     again = run("--resume", out)
     assert again.exit_code == 0, again.output
     assert "finished before, by the same words: nothing to do" in again.stdout
+    assert page.stat().st_mtime_ns == written
+    page.unlink()  # as after a kill right at the end
+    run("--resume", out)
+    assert "finished after 30 updates" in page.read_text()
+
+
+def test_a_run_that_goes_wrong_leaves_a_report_too(chips, tmp_path):
+    out = tmp_path / "run"
+    done = run("-o", out, chips, TINY, "--updates 60 --learning-rate 1e38")
+    assert isinstance(done.exception, TrainingError)
+    assert f"{out / 'report.html'} shows how it went." in done.stderr
+    assert "There is no model yet" in (out / "report.html").read_text()
 
 
 def test_json_is_one_line_and_nothing_else(chips, tmp_path):
@@ -59,6 +75,7 @@ def test_json_is_one_line_and_nothing_else(chips, tmp_path):
     record = json.loads(done.stdout)
     assert record["trained"] == record["updates"] == 2
     assert record["model"] == str(tmp_path / "run" / "model")
+    assert record["report"] == str(tmp_path / "run" / "report.html")
     assert "psnr8" in record["figures"]
 
 

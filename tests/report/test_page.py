@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from geotranslate.errors import OutputError
-from geotranslate.report.page import NAME, spell_bytes, spell_duration, write_report
+from geotranslate.report.page import spell_bytes, spell_duration, write_report
 
 ADDRESSES = {"src", "href", "data", "srcset", "poster", "action", "xlink:href"}
 FOUR_PLACES = [(0, 0, "train"), (1, 0, "train"), (0, 1, "val"), (1, 1, "test")]
@@ -80,7 +80,7 @@ def test_a_page_needs_no_network_and_no_script(make_run, make_chips):
         "<style>(.*)</style>", write_report(page_run := make_run(name="b")).read_text(), re.S
     )
     assert not re.search(r"url\(|@import", style[1])
-    assert (page_run / NAME).exists()
+    assert (page_run / "report.html").exists()
 
 
 def test_what_a_user_wrote_is_text_and_never_markup(make_run):

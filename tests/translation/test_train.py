@@ -157,7 +157,7 @@ def test_a_run_leaves_all_that_is_promised(make_chips, tmp_path):
     steps = list(train(chips, run, config(checkpoint_every=2, samples_every=3)))
     assert [step.update for step in steps] == [1, 2, 3, 4]
     assert {path.name for path in run.iterdir()} == {
-        *("config.toml", "job.json", "log.csv"),
+        *("config.toml", "job.json", "log.csv", "sessions.json"),
         *("checkpoints", "model", "model-last", "samples"),
     }
     assert [path.name for path in sorted((run / "samples").iterdir())] == [

@@ -23,7 +23,7 @@ from geotranslate.chips.index import (
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.statistics import BandStatistics
-from geotranslate.translation.config import make_config
+from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.sessions import Session
 
 COLUMNS = ("update", "seconds", "learning_rate", "d", "l1", "psnr8", "score")
@@ -108,7 +108,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         run = tmp_path / name
         run.mkdir(parents=True)
         (run / "job.json").write_text(json.dumps({"chips": str(chips), "work": {}}))
-        config = make_config({"updates": 60, "checkpoint_every": 20, **(settings or {})})
+        config = TrainConfig(**{"updates": 60, "checkpoint_every": 20, **(settings or {})})
         (run / "config.toml").write_text(tomli_w.dumps(config.settings()))
         lines = [",".join(COLUMNS)] if rows else []
         for row in range(1, rows + 1):

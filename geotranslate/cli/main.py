@@ -12,10 +12,18 @@ import click
 
 from geotranslate import __version__
 from geotranslate.cli.interrupts import INTERRUPTED, STOPPED, answered_interrupts
+from geotranslate.cli.progress import say
 from geotranslate.errors import GeotranslateError
 
 # name of the command: module in geotranslate.cli that holds a command of that name.
 COMMANDS = ("tile", "train", "report", "predict", "mosaic", "evaluate", "info", "demo")
+
+
+class _Echo(logging.Handler):
+    """Says what is logged so that it tears no bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 class Commands(click.Group):
@@ -54,7 +62,9 @@ def geotranslate() -> None:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; leaves with status 1 (failure), 2 (wrong words) or 130 (Ctrl-C)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[_Echo()]
+    )
     with answered_interrupts() as asked:
         status, sentence = _carry_out(words)
     if status and asked.is_set():

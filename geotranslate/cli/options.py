@@ -93,6 +93,10 @@ json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one machine-readable line at the end."
 )
 
+quiet_option: Decorator = click.option(
+    "--quiet", is_flag=True, help="Say nothing but what came of it, and warnings."
+)
+
 overwrite_option: Decorator = click.option(
     "--overwrite",
     is_flag=True,

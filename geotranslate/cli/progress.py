@@ -13,6 +13,9 @@ import click
 
 PLAIN_SECONDS = 10.0
 
+RATED_SECONDS = 300.0
+"""Of the latest work, from which a bar tells the pace and the time left."""
+
 
 class Bar(Protocol):
     """A progress display that is told how far the work is."""
@@ -22,26 +25,28 @@ class Bar(Protocol):
 
 
 @contextmanager
-def progress(text: str, total: float, *, quiet: bool = False) -> Iterator[Bar]:
+def progress(text: str, total: float, *, unit: str = "", quiet: bool = False) -> Iterator[Bar]:
     """Show the progress of long work on stderr, so that stdout stays for results.
 
     Args:
         text: what is being done.
         total: how much there is to do.
+        unit: what is counted, as "update", to tell how many of them a second takes.
         quiet: show nothing, as for ``--json``.
     """
     if quiet:
         yield _Silent()
     elif sys.stderr.isatty():
-        yield from _rich_bar(text, total)
+        yield from _rich_bar(text, total, unit)
     else:
-        yield _Plain(text, total)
+        yield _Plain(text, total, unit)
 
 
 def say(sentence: str, *, quiet: bool = False) -> None:
     """Tell the person something beside the results."""
     if not quiet:
-        click.echo(sentence, err=True)
+        # Not through click, which goes past what a bar puts in the place of stderr meanwhile.
+        print(sentence, file=sys.stderr)
 
 
 def finish(sentence: str, record: dict[str, Any], *, as_json: bool) -> None:
@@ -64,6 +69,16 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def pace(rate: float | None, unit: str) -> str:
+    """How quick work goes: 3.2 updates a second, 8.1 s an update; "" where nobody knows."""
+    if not rate or not unit:
+        return ""
+    if rate >= 1:
+        number = f"{rate:.3g}"
+        return f"{number} {unit}{'s' * (number != '1')} a second"
+    return f"{duration(1 / rate)} {'an' if unit[0] in 'aeiou' else 'a'} {unit}"
+
+
 class _Silent:
     def update(self, done: float, note: str = "") -> None:
         pass
@@ -72,20 +87,34 @@ class _Silent:
 class _Plain:
     """A line now and then, for logs and pipes."""
 
-    def __init__(self, text: str, total: float) -> None:
-        self._text, self._total = text, total
+    def __init__(self, text: str, total: float, unit: str) -> None:
+        self._text, self._total, self._unit = text, total, unit
         self._last = time.monotonic()
+        self._first: tuple[float, float] | None = None
 
     def update(self, done: float, note: str = "") -> None:
         now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
         if now - self._last < PLAIN_SECONDS and done < self._total:
             return
         self._last = now
-        click.echo(f"{self._text}: {done:g} of {self._total:g} {note}".rstrip(), err=True)
+        parts = [f"{self._text}: {done:g} of {self._total:g}", *self._outlook(now, done)]
+        click.echo(f"{', '.join(parts)}  {note}".rstrip(), err=True)
+
+    def _outlook(self, now: float, done: float) -> list[str]:
+        """How quick it goes and how long it will take, as soon as that can be said."""
+        assert self._first is not None
+        since, before = self._first
+        if not self._unit or done <= before or now <= since:
+            return []
+        rate = (done - before) / (now - since)
+        rest = (self._total - done) / rate
+        return [pace(rate, self._unit), *([f"{duration(rest)} left"] if rest else [])]
 
 
-def _rich_bar(text: str, total: float) -> Iterator[Bar]:
-    from rich.console import Console
+def _rich_bar(text: str, total: float, unit: str) -> Iterator[Bar]:
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -93,16 +122,29 @@ def _rich_bar(text: str, total: float) -> Iterator[Bar]:
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Display(Progress):
+        """A bar, and below it a line of its own for the note, which may be long."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            for task in self.tasks:
+                task.fields["pace"] = pace(task.speed, unit)
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["note"]:
+                    yield Text(task.fields["note"], style="dim")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task(text, total=total, note="")
+    console = Console(stderr=True)
+    with Display(*columns, console=console, speed_estimate_period=RATED_SECONDS) as display:
+        task = display.add_task(text, total=total, note="", pace="")
 
         class Rich:
             def update(self, done: float, note: str = "") -> None:

@@ -13,6 +13,7 @@ from geotranslate.cli.options import (
     config_option,
     json_option,
     overwrite_option,
+    quiet_option,
     setting_options,
 )
 from geotranslate.cli.progress import Bar, counted, duration, finish, progress, say
@@ -45,14 +46,20 @@ TIMED_UPDATES = 20
     help="Go on with this run, with the settings in its folder.",
 )
 @setting_options(TrainConfig)
+@click.option(
+    "--tensorboard", is_flag=True, help="Write what is logged for TensorBoard, to RUN/tensorboard."
+)
 @overwrite_option
+@quiet_option
 @json_option
 @config_option
 def train(
     chips: Path | None,
     output: Path | None,
     resume: Path | None,
+    tensorboard: bool,
     overwrite: bool,
+    quiet: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -66,9 +73,10 @@ def train(
     from geotranslate.translation.plan import plan_training
     from geotranslate.translation.resumption import plan_resumption
     from geotranslate.translation.run_record import REPORT_NAME
+    from geotranslate.translation.tensorboard import watched
     from geotranslate.translation.train import learn
 
-    start = time.monotonic()
+    start, quiet = time.monotonic(), quiet or as_json
     given = {name: value for name, value in settings.items() if value is not None}
     if resume is not None:
         if chips or output or overwrite:
@@ -85,11 +93,14 @@ def train(
     else:
         run, plan = output, plan_training(chips, TrainConfig(**given))
 
-    say(_describe(plan), quiet=as_json)
+    say(_describe(plan), quiet=quiet)
     updates = plan.config.updates
+    steps = learn(plan, run, overwrite=overwrite)
+    if tensorboard:
+        steps = watched(steps, run)
     try:
-        with progress("Training", updates, quiet=as_json) as bar:
-            done = _follow(learn(plan, run, overwrite=overwrite), bar, run, quiet=as_json)
+        with progress("Training", updates, unit="update", quiet=quiet) as bar:
+            done = _follow(steps, bar, run, quiet=quiet)
     except TrainingError:
         say(f"{write_report(run)} shows how it went.")
         raise

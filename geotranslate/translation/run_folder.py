@@ -19,7 +19,7 @@ from geotranslate.raster.output import (
     locked,
     write_text,
 )
-from geotranslate.translation import bundle, checkpoint
+from geotranslate.translation import bundle, checkpoint, tensorboard
 from geotranslate.translation.checkpoint import list_checkpoints
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.plan import Plan
@@ -31,6 +31,7 @@ WRITTEN = {
     SAMPLES: re.compile(r"\d{9}\.png"),
     bundle.FOLDER: bundle.FILES,
     bundle.LAST: bundle.FILES,
+    tensorboard.FOLDER: tensorboard.EVENTS,
 }
 """The folders of a run, and what its files in them are called."""
 

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Progress:
         losses: by name; mean over the updates of the log's last row.
         figures: as measured last; empty before the first checkpoint, and without validation chips.
         best: update whose generators are in the bundle; 0 before the first checkpoint.
+        row: what this update added to the log, by column; empty where it added nothing.
     """
 
     update: int
@@ -78,6 +79,7 @@ class Progress:
     losses: Mapping[str, float]
     figures: Mapping[str, float]
     best: int
+    row: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -194,13 +196,14 @@ class _Run:
                 self._draw(generators)
             if saving:
                 self._measure(generators)
+            row: dict[str, float] = {}
             if logging_now:
                 self.seconds = time.monotonic() - begun
                 losses = self.losses.mean()
-                self._log(losses, self.figures if saving else {})
+                row = self._log(losses, self.figures if saving else {})
             if saving:
                 self._save(generators)
-            yield Progress(update, config.updates, losses, self.figures, self.best)
+            yield Progress(update, config.updates, losses, self.figures, self.best, row)
 
     def _averaged(self) -> dict[str, nn.Module]:
         """Copies of the averaged generators, with statistics of their own."""
@@ -236,7 +239,8 @@ class _Run:
                 self.shown,
             )
 
-    def _log(self, losses: dict[str, float], figures: dict[str, float]) -> None:
+    def _log(self, losses: dict[str, float], figures: dict[str, float]) -> dict[str, float]:
+        """Add a row to the log; gives what is in it."""
         config = self.plan.config
         row = {
             "update": self.learner.update,
@@ -246,6 +250,7 @@ class _Run:
         }
         names = figure_names(config.model, paired=self.plan.folder.paired)
         self.log.write([*row, *names], row | figures)
+        return row | figures
 
     def _save(self, generators: Mapping[str, nn.Module]) -> None:
         """Write the bundles of the best and of the last generators, then the checkpoint.

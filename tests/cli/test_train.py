@@ -79,6 +79,16 @@ def test_json_is_one_line_and_nothing_else(chips, tmp_path):
     assert "psnr8" in record["figures"]
 
 
+def test_quiet_says_only_what_came_of_it_and_events_go_with_the_run(chips, tmp_path):
+    out = tmp_path / "run"
+    done = run("-o", out, chips, TINY, "--updates 2 --quiet --tensorboard")
+    assert done.stderr == ""
+    assert done.stdout.startswith("Trained 2 updates in ")
+    assert len(list((out / "tensorboard").iterdir())) == 1
+    run("-o", out, chips, TINY, "--updates 1 --quiet --overwrite")
+    assert not (out / "tensorboard").exists()
+
+
 def test_settings_come_from_a_file_and_flags_win(chips, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     run("-o", first, chips, TINY, "--updates 1 --seed 3 --l1 7")

@@ -17,6 +17,7 @@ from geotranslate.cli.options import (
     setting_options,
 )
 from geotranslate.cli.progress import Bar, counted, duration, finish, progress, say
+from geotranslate.cli.train_rates import PICTURE, show_rates
 from geotranslate.errors import TrainingError
 from geotranslate.translation.config import TrainConfig
 
@@ -35,9 +36,9 @@ TIMED_UPDATES = 20
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Folder for all that comes of the training.",
+    help="Folder for all that comes of the training; with --lr-find, the picture.",
 )
 @click.option(
     "--resume",
@@ -46,6 +47,11 @@ TIMED_UPDATES = 20
     help="Go on with this run, with the settings in its folder.",
 )
 @setting_options(TrainConfig)
+@click.option(
+    "--lr-find",
+    is_flag=True,
+    help="Only try which --learning-rate to take, and draw it; no run is made or touched.",
+)
 @click.option(
     "--tensorboard", is_flag=True, help="Write what is logged for TensorBoard, to RUN/tensorboard."
 )
@@ -57,6 +63,7 @@ def train(
     chips: Path | None,
     output: Path | None,
     resume: Path | None,
+    lr_find: bool,
     tensorboard: bool,
     overwrite: bool,
     quiet: bool,
@@ -78,6 +85,16 @@ def train(
 
     start, quiet = time.monotonic(), quiet or as_json
     given = {name: value for name, value in settings.items() if value is not None}
+    if lr_find:
+        picture = output or PICTURE
+        if chips is None or resume or overwrite or tensorboard or picture.is_dir():
+            raise click.UsageError(
+                "--lr-find makes and touches no run: it takes CHIPS, settings, and with -o the "
+                "file of its picture. Say `geotranslate train CHIPS --lr-find`."
+            )
+        plan = plan_training(chips, TrainConfig(**given))
+        show_rates(plan, picture, quiet=quiet, as_json=as_json)
+        return
     if resume is not None:
         if chips or output or overwrite:
             raise click.UsageError(

@@ -67,6 +67,7 @@ def draw_curve(
     x_range: tuple[float, float] | None = None,
     marks: Sequence[float] = (),
     log_x: bool = False,
+    from_zero: bool = False,
 ) -> Curve | None:
     """A curve through points; None where there is no finite one.
 
@@ -76,6 +77,7 @@ def draw_curve(
         x_range: from where to where the axis goes; unset, over the points.
         marks: x of what is to be marked; those beyond the axis are left out.
         log_x: equal factors of x lie equally far apart.
+        from_zero: the axis of y begins at 0, so that no small change looks large.
     """
     every = np.array([x, y], float)
     points = every[:, np.isfinite(every).all(axis=0)]
@@ -84,8 +86,9 @@ def draw_curve(
     x_axis = _Axis(x_range or _ends(points[0]), (LEFT, WIDTH - RIGHT), log=log_x)
     means, lows, highs = _thinned(points)
     lowest, highest = _ends(np.concatenate([lows, highs]))
+    lowest = min(lowest, 0.0) if from_zero else lowest
     room = 0.04 * (highest - lowest)
-    y_axis = _Axis((lowest - room, highest + room), (HEIGHT - BOTTOM, TOP))
+    y_axis = _Axis((lowest if from_zero else lowest - room, highest + room), (HEIGHT - BOTTOM, TOP))
     across = x_axis.place(means[0])
     down = y_axis.place(means[1])
     span = ""
@@ -97,7 +100,7 @@ def draw_curve(
         line=_corners(across, down),
         span=span,
         x_ticks=x_axis.ticks(4),
-        y_ticks=y_axis.ticks(4),
+        y_ticks=y_axis.ticks(5),
         marks=tuple(round(float(at), 1) for at in x_axis.place(np.array(inside, float))),
         last=(round(float(across[-1]), 1), round(float(down[-1]), 1)),
     )
@@ -122,7 +125,10 @@ class _Axis:
         step = numbers[1] - numbers[0] if len(numbers) > 1 else 1.0
         places = self.place(np.array(numbers, float))
         return tuple(
-            Tick(round(float(at), 1), f"{number:.0e}" if self.log else spell_number(number, step))
+            Tick(
+                round(float(at), 1),
+                f"1e{math.log10(number):.0f}" if self.log else spell_number(number, step),
+            )
             for at, number in zip(places, numbers, strict=True)
         )
 
@@ -144,8 +150,8 @@ def decades(low: float, high: float) -> list[float]:
 
 def spell_number(number: float, step: float) -> str:
     """A number with as many decimals as tell it from others that lie ``step`` away."""
-    if abs(number) >= 1e6 or 0 < step < 1e-4:
-        return f"{number:.3g}"
+    if abs(number) >= 1e6 or step < 1e-4:
+        return f"{number:.1e}" if number else "0"
     return f"{number:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 

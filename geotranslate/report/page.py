@@ -8,21 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from geotranslate import __version__
 from geotranslate.chips.index import CHIPS_NAME, read_tile_record
 from geotranslate.errors import ChipsError
 from geotranslate.raster.output import write_text
-from geotranslate.report import curves, quantities
+from geotranslate.report import quantities
 from geotranslate.report.curves import Curve, draw_curve
 from geotranslate.report.places import PlaceMaps, map_chips
 from geotranslate.report.run import RunRecord, read_run
+from geotranslate.report.templates import fill
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.run_record import REPORT_NAME
 
@@ -68,20 +67,11 @@ def write_report(run: Path, path: Path | None = None) -> Path:
 
 def render(run: RunRecord) -> str:
     """The page about a run, as HTML."""
-    pages = Environment(
-        loader=PackageLoader("geotranslate.report", "."),
-        # All that is put in is text of others: paths, an attribution, sentences.
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"duration": spell_duration, "bytes": spell_bytes, "value": _spell_value}
     losses, figures = _draw_columns(run)
-    return pages.get_template("page.html.jinja").render(
+    return fill(
+        "page.html.jinja",
         run=run,
         version=__version__,
-        sheet=curves,
         losses=losses,
         figures=figures,
         rate=_draw_rate(run),
@@ -145,11 +135,11 @@ def _draw_rate(run: RunRecord) -> Curve | None:
     rows = [(0.0, 0.0), *((row["update"], row["seconds"]) for row in run.rows)]
     updates, seconds = np.array(rows).T
     stretch = run.settings.get("checkpoint_every", 1)
-    since = np.searchsorted(updates, updates[1:] - stretch, side="right") - 1
-    since = since.clip(0)
+    ends = np.flatnonzero(updates >= min(stretch, updates[-1]))
+    starts = np.searchsorted(updates, updates[ends] - stretch, side="right").clip(1) - 1
     with np.errstate(divide="ignore", invalid="ignore"):  # within the clock's smallest step
-        rates = (updates[1:] - updates[since]) / (seconds[1:] - seconds[since])
-    return draw_curve(updates[1:], rates, x_range=_x_range(run))
+        rates = (updates[ends] - updates[starts]) / (seconds[ends] - seconds[starts])
+    return draw_curve(updates[ends], rates, x_range=_x_range(run), from_zero=True)
 
 
 @dataclass(frozen=True)
@@ -197,25 +187,3 @@ def _changed(settings: Mapping[str, Any]) -> set[str]:
         for name, value in settings.items()
         if name in fields and fields[name].default_factory is None and plain[name] != value
     }
-
-
-def _spell_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def spell_duration(seconds: float) -> str:
-    """Seconds as people read them in a table: 0:04:10, 1 day, 2:30:00."""
-    return str(timedelta(seconds=round(seconds)))
-
-
-def spell_bytes(count: float) -> str:
-    """Bytes in the largest unit that leaves a number of one and more."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} GB"

@@ -27,6 +27,7 @@ from geotranslate.errors import GeotranslateError
 from geotranslate.networks.turns import TURNS, turned
 from geotranslate.raster.domain import Domain
 from geotranslate.translation.batch import Batch
+from geotranslate.translation.plan import Plan
 
 # What random numbers are for: part of their key, so that no two uses share them.
 ORDER, PLACE, POOL = 0, 1, 2
@@ -108,6 +109,19 @@ def draw_for_pools(seed: int, update: int, batch: int, numbers: int) -> NDArray[
             np.random.default_rng([seed, POOL, update, sample]).random(numbers)
             for sample in range(batch)
         ]
+    )
+
+
+def training_batches(plan: Plan) -> TrainingBatches:
+    """The batches that a plan's settings ask for."""
+    config = plan.config
+    return TrainingBatches(
+        plan.folder,
+        paired=config.model == "pix2pix",
+        crop=plan.crop,
+        batch=config.batch,
+        seed=config.seed,
+        augment=config.augment,
     )
 
 

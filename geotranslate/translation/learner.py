@@ -78,10 +78,16 @@ class Learner:
         rate: float = next(iter(self.model.optimizers.values())).param_groups[0]["lr"]
         return rate
 
-    def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """Do the next update, with its batch; gives the losses, which stay on the device."""
+    def learn(self, batch: Batch, *, rate: float | None = None) -> dict[str, Tensor]:
+        """Do the next update, with its batch; gives the losses, which stay on the device.
+
+        Args:
+            batch: the update's.
+            rate: the learning rate; unset, that of the plan's schedule.
+        """
         config, update = self._plan.config, self.update + 1
-        rate = config.learning_rate * rate_factor(update, config.updates, config.decay_from)
+        if rate is None:
+            rate = config.learning_rate * rate_factor(update, config.updates, config.decay_from)
         for optimizer in self.model.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -31,7 +31,7 @@ from geotranslate.translation.checkpoint import (
     save_checkpoint,
 )
 from geotranslate.translation.config import TrainConfig
-from geotranslate.translation.data import Preparation, TrainingBatches, load_batches
+from geotranslate.translation.data import Preparation, load_batches, training_batches
 from geotranslate.translation.failures import out_of_memory, went_wrong
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.log import NAME as LOG_NAME
@@ -143,7 +143,7 @@ class _Run:
     """A learner with the data it learns from, and the folder it is written to."""
 
     def __init__(self, plan: Plan, run: Path, state: dict[str, Any] | None) -> None:
-        config, folder = plan.config, plan.folder
+        folder = plan.folder
         self.plan, self.run = plan, run
         self.learner = Learner(plan, state)
         self.seconds, self.best, self.best_figure = 0.0, 0, float("nan")
@@ -153,14 +153,7 @@ class _Run:
             self.best, self.best_figure = state["best"], state["best_figure"]
 
         self.prepare = Preparation(folder.domain_a, folder.domain_b, plan.device)
-        self.batches = TrainingBatches(
-            folder,
-            paired=config.model == "pix2pix",
-            crop=plan.crop,
-            batch=config.batch,
-            seed=config.seed,
-            augment=config.augment,
-        )
+        self.batches = training_batches(plan)
         stride = next(iter(self.learner.generators.values())).stride
         assert isinstance(stride, int)
         side = folder.chip_size // stride * stride

@@ -9,7 +9,9 @@ from geotranslate.cli import train as module
 from geotranslate.cli.progress import progress
 from geotranslate.cli.train import train
 from geotranslate.errors import SettingError, TrainingError
+from geotranslate.translation import lr_find
 from geotranslate.translation.config import TrainConfig
+from geotranslate.translation.lr_find import Trial
 from geotranslate.translation.train import Progress
 
 TINY = "--width 4 --blocks 1 --discriminator-width 4 --crop 24 --device cpu --precision float32"
@@ -87,6 +89,25 @@ def test_quiet_says_only_what_came_of_it_and_events_go_with_the_run(chips, tmp_p
     assert len(list((out / "tensorboard").iterdir())) == 1
     run("-o", out, chips, TINY, "--updates 1 --quiet --overwrite")
     assert not (out / "tensorboard").exists()
+
+
+def test_lr_find_says_which_rates_to_take_and_makes_no_run(chips, tmp_path, monkeypatch):
+    losses = iter([10.0] * 40 + [4.0] * 60)
+    trials = (Trial(n, 100, 10 ** (-6 + 0.06 * n), next(losses)) for n in range(1, 101))
+    monkeypatch.setattr(lr_find, "try_rates", lambda plan: trials)
+    picture = tmp_path / "rates.svg"
+    done = run(chips, TINY, "--lr-find", "-o", picture, "--json")
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert record["picture"] == str(picture)
+    assert record["valley"] == pytest.approx(10**-3.6, rel=0.3)
+    assert record["steepest"] == pytest.approx(10**-3.6, rel=0.3)
+    assert picture.read_text().lstrip().startswith("<svg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chips", "rates.svg"]
+    for words in (["--resume", tmp_path], [chips, "--overwrite"], [chips, "-o", tmp_path]):
+        refused = run(*words, "--lr-find")
+        assert refused.exit_code == 2
+        assert "Say `geotranslate train CHIPS --lr-find`" in refused.output
 
 
 def test_settings_come_from_a_file_and_flags_win(chips, tmp_path):

@@ -50,8 +50,9 @@ def test_numbers_have_as_many_decimals_as_tell_them_apart():
     assert spell_number(20_000, 5000) == "20,000"
     assert spell_number(0.25, 0.05) == "0.25"
     assert spell_number(0.3, 0.1) == "0.3"
-    assert spell_number(2e-7, 1e-7) == "2e-07"
-    assert spell_number(0, 0.0001) == "0.0000"
+    assert spell_number(2e-7, 1e-7) == "2.0e-07"
+    assert spell_number(0, 5e-5) == "0"
+    assert spell_number(2_500_000, 500_000) == "2.5e+06"
 
 
 def test_a_line_runs_from_the_left_to_the_right_of_its_frame_and_upwards():
@@ -104,6 +105,14 @@ def test_of_a_long_curve_the_means_are_drawn_and_the_span_reaches_every_value():
     assert place == pytest.approx(LEFT + 1234 / 4999 * (WIDTH - RIGHT - LEFT), abs=1)
 
 
+def test_an_axis_from_zero_begins_there():
+    curve = draw_curve([0, 1], [20.0, 21.0], from_zero=True)
+    assert curve.y_ticks[0].label == "0"
+    assert curve.y_ticks[0].at == HEIGHT - BOTTOM
+    heights = HEIGHT - BOTTOM - corners(curve.line)[:, 1]
+    assert heights[1] / heights[0] == pytest.approx(21 / 20, rel=0.01)
+
+
 def test_marks_stand_at_their_updates_and_those_beyond_the_axis_are_left_out():
     curve = draw_curve([10, 20], [1, 2], x_range=(0, 40), marks=[20, 50])
     assert curve.marks == (round((LEFT + WIDTH - RIGHT) / 2, 1),)
@@ -113,4 +122,4 @@ def test_equal_factors_lie_equally_far_apart_on_a_logarithmic_axis():
     curve = draw_curve([1e-6, 1e-4, 1e-2], [3, 2, 1], log_x=True)
     steps = np.diff(corners(curve.line)[:, 0])
     assert steps[0] == pytest.approx(steps[1], abs=0.2)
-    assert [tick.label for tick in curve.x_ticks] == ["1e-06", "1e-05", "1e-04", "1e-03", "1e-02"]
+    assert [tick.label for tick in curve.x_ticks] == ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2"]

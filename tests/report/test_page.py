@@ -4,7 +4,9 @@ from html.parser import HTMLParser
 import pytest
 
 from geotranslate.errors import OutputError
-from geotranslate.report.page import spell_bytes, spell_duration, write_report
+from geotranslate.report.page import _draw_rate, write_report
+from geotranslate.report.run import read_run
+from geotranslate.report.templates import spell_bytes, spell_duration
 
 ADDRESSES = {"src", "href", "data", "srcset", "poster", "action", "xlink:href"}
 FOUR_PLACES = [(0, 0, "train"), (1, 0, "train"), (0, 1, "val"), (1, 1, "test")]
@@ -136,6 +138,15 @@ def test_a_long_run_of_large_noisy_samples_still_fits_into_a_mail(make_run):
     )
     path = write_report(run)
     assert path.stat().st_size < 4e6
+
+
+def test_the_pace_is_taken_over_whole_stretches_between_checkpoints(make_run):
+    run = read_run(make_run(rows=6))  # 10 updates in 5 seconds, a checkpoint every 20
+    curve = _draw_rate(run)
+    assert len(curve.line.split()) == 5
+    assert len({corner.split(",")[1] for corner in curve.line.split()}) == 1
+    assert _draw_rate(read_run(make_run(rows=1, name="begun"))) is not None
+    assert _draw_rate(read_run(make_run(rows=0, name="bare"))) is None
 
 
 def test_a_page_may_lie_elsewhere_and_the_run_is_not_touched(make_run, tmp_path):

@@ -17,6 +17,7 @@ from geotranslate.raster.mosaic import mosaic_rasters
 from geotranslate.raster.pictures import choose_stretch, write_grid
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.warp import WarpedScenes
+from geotranslate.report.page import write_report as write_run_report
 from geotranslate.sample.files import make_sample, sample_paths
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.evaluate import Report, evaluate, write_report
@@ -154,6 +155,7 @@ def _learn(work: _Work, updates: int, seed: int) -> Iterator[Stage]:
     stage = _stage("Training", "train", work.chips, *words, "-o", work.run)
     for step in train(work.chips, work.run, settings, overwrite=work.overwrite):
         yield replace(stage, done=step.update / step.updates)
+    write_run_report(work.run)
 
 
 def _translate(work: _Work) -> Iterator[Stage]:

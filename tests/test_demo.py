@@ -34,6 +34,7 @@ def test_a_model_that_learned_nothing_makes_all_files_and_exit_status_1(tmp_path
     assert min(line["gains"].values()) < 0
     with Image.open(line["picture"]) as picture:
         assert picture.width > 3 * 300
+    assert "finished after 1 update" in (tmp_path / "demo" / "run" / "report.html").read_text()
     with (
         rasterio.open(line["translated"]) as translated,
         rasterio.open(sample_paths(SAMPLE)["heldout_sar"]) as scene,
@@ -55,6 +56,7 @@ def test_the_stages_name_their_commands_and_start_over_when_told(tmp_path, monke
 
         monkeypatch.setattr(demo, step, note)
     monkeypatch.setattr(demo, "_measure", lambda _: iter(["done"]))
+    monkeypatch.setattr(demo, "write_run_report", lambda _: None)
     for overwrite in (True, False):
         *stages, last = run_demo(tmp_path / "a demo", overwrite=overwrite)
         assert last == "done"

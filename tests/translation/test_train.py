@@ -26,6 +26,7 @@ from geotranslate.translation.predict import predict_scenes
 from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run
+from geotranslate.translation.sessions import read_sessions
 from geotranslate.translation.train import learn, resume, train
 from geotranslate.translation.validation import spread
 
@@ -150,6 +151,8 @@ def test_a_killed_run_that_goes_on_ends_like_one_that_never_stopped(make_chips, 
                 assert file.read_bytes() == (run / bundle / file.name).read_bytes()
         assert rows_without_time(run) == rows_without_time(whole[model])
         assert [row["update"] for row in read_log(run / "log.csv")] == [10, 20, 30, 40]
+        sessions = [(each.first_update, each.last_update) for each in read_sessions(run)]
+        assert sessions == [(1, 20), (21, 40)]
 
 
 def test_a_run_leaves_all_that_is_promised(make_chips, tmp_path):

@@ -46,20 +46,14 @@ from geotranslate.translation.validation import Show, measure_generators
 
 HELD_OUT = ("014", "142", "156", "168")
 SCENE = "scene_3072"
-RARE = ("127", "196", "208", "214")
-"""Images to learn from that are of Sentinel-2 tile T11SMT, as 142, 156, 168 and the scene are."""
-
-COPIES = 4
-"""How often each of them is given to ``tile``, so that both tiles weigh about alike: 16 to 20."""
-
 FIGURES = ("psnr", "psnr8", "ssim", "color_bias", "contrast", "sharpness", "corr8")
 ATTRIBUTION = "Contains modified Copernicus Sentinel data 2020; dataset of the GitHub user VolkovVl"
 
 
 def sar_to_rgb(data: Path, out: Path, updates: int) -> None:
     """Pix2Pix, ResNet-6 width 32, 4 x 128 px an update; five images nobody trained on."""
-    chips, run = out / "balanced" / "chips", out / "sar-to-rgb"
-    tile_volkov(data, chips, balanced=True)
+    chips, run = out / "chips", out / "sar-to-rgb"
+    tile_volkov(data, chips)
     config = TrainConfig(
         blocks=6,
         width=32,
@@ -69,6 +63,7 @@ def sar_to_rgb(data: Path, out: Path, updates: int) -> None:
         crop=128,
         updates=updates,
         pool_l2=100,
+        checkpoint_every=updates // 20,
         attribution=ATTRIBUTION,
     )
     seconds = learn(chips, run, config)
@@ -152,24 +147,17 @@ def multispectral(data: Path, out: Path, updates: int) -> None:
     write_json(report, out / "multispectral.json")
 
 
-def tile_volkov(data: Path, chips: Path, *, balanced: bool = False) -> None:
-    """Pairs of all images but those held out, a tenth of them for choosing the checkpoint.
-
-    Args:
-        data: folder of the imagery.
-        chips: folder to cut into.
-        balanced: give the images of the rarer tile several times.
-    """
+def tile_volkov(data: Path, chips: Path) -> None:
+    """Pairs of all images but those held out, a tenth of them for choosing the checkpoint."""
     folder = data / "volkov-s1s2-1024"
-    known = sorted(path.stem for path in (folder / "sar").glob("*.tif"))
-    files = {name: f"{name}.tif" for name in known if name not in HELD_OUT}
-    if balanced:
-        files |= {f"{name}-{n}": f"{name}.tif" for name in RARE for n in range(2, COPIES + 1)}
-    a, b = (
-        link({name: folder / kind / file for name, file in files.items()}, chips.parent / kind)
-        for kind in ("sar", "opt")
+    known = sorted(
+        path.name for path in (folder / "sar").glob("*.tif") if path.stem not in HELD_OUT
     )
-    config = TileConfig(a=(str(a),), b=(str(b),), split=(0.9, 0.1, 0))
+    config = TileConfig(
+        a=tuple(str(folder / "sar" / name) for name in known),
+        b=tuple(str(folder / "opt" / name) for name in known),
+        split=(0.9, 0.1, 0),
+    )
     exhaust(tile_scenes(plan_tiles(config), chips))
 
 

@@ -34,8 +34,8 @@ PAIR_FIGURES = ("psnr", "psnr8", "ssim", "color_bias", "contrast", "sharpness", 
 """Those of `metrics.FIGURES` that a run follows where there are pairs."""
 
 SCORE = "score"
-FAIR = {"contrast": (0.6, 1.2), "sharpness": (0.7, 1.5)}
-"""What contrast and sharpness may be of the truth's; less is grey or blurred, more is noisy."""
+TOLERANCE = 1.5
+"""Decibels by which contrast and sharpness may miss the truth's: a factor of 0.71 to 1.41."""
 
 CYCLE = "cycle"
 
@@ -84,15 +84,16 @@ def score(figures: Figures) -> float:
     """One figure for a translation beside its truth, in decibels: higher is better.
 
     PSNR rewards the right colour in the right place, of 8 x 8 px means also where pairs lie a few
-    pixels off each other; but both reward blur. So what contrast and sharpness miss of `FAIR` is
-    taken off: ``(psnr + psnr8) / 2 - missed(contrast) - missed(sharpness)`` with
-    ``missed(ratio) = 10 log10 max(low / ratio, ratio / high, 1)``.
+    pixels off each other; but both reward blur. So what contrast and sharpness miss of the truth's
+    beyond `TOLERANCE` is taken off:
+    ``(psnr + psnr8) / 2 - excess(contrast) - excess(sharpness)`` with
+    ``excess(ratio) = max(|10 log10 ratio| - TOLERANCE, 0)``.
     """
-    missed = 0.0
-    for name, (low, high) in FAIR.items():
-        ratio = max(getattr(figures, name), 1e-6)
-        if not math.isnan(ratio):
-            missed += 10 * math.log10(max(low / ratio, ratio / high, 1.0))
+    missed = sum(
+        max(abs(10 * math.log10(max(ratio, 1e-6))) - TOLERANCE, 0.0)
+        for ratio in (figures.contrast, figures.sharpness)
+        if not math.isnan(ratio)
+    )
     return (figures.psnr + figures.psnr8) / 2 - missed
 
 

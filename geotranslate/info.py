@@ -200,6 +200,7 @@ def describe_run(path: Path) -> Record:
         "model_after_updates": read_bundle_record(path).updates if is_bundle(path) else None,
         "latest": latest,
         "settings": settings,
+        "changes": job["changes"] if job else [],
     }
 
 

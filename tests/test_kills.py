@@ -24,7 +24,12 @@ PATIENCE = 120.0
 
 TINY = ("--width", "4", "--blocks", "1", "--discriminator-width", "4", "--crop", "24")
 ON_CPU = ("--device", "cpu", "--precision", "float32")
-UPDATES = ("--updates", "40", "--checkpoint-every", "5", "--samples-every", "8")
+UPDATES = ("--updates", "25", "--checkpoint-every", "5", "--samples-every", "8")
+TRAIN = ("train", "chips", *TINY, *ON_CPU, *UPDATES)
+TRAINED = (
+    *("after *.safetensors 1", "before model.json 1", "before 000000005.pt 1"),
+    *("after 000000005.pt 1", "before 000000020.pt 1", "after 000000025.pt 1"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,8 @@ WORKS = {
             *("before chips.gpkg 1", "before tile.json 1", "after tile.json 1"),
         ),
     ),
-    "train": Work(
-        ("train", "chips", *TINY, *ON_CPU, *UPDATES),
-        "run",
-        "run/checkpoints/*.pt",
-        (
-            *("after *.safetensors 1", "before model.json 1", "before 000000005.pt 1"),
-            *("after 000000005.pt 1", "before 000000020.pt 1", "after 000000040.pt 1"),
-        ),
-    ),
+    "train": Work(TRAIN, "run", "run/checkpoints/*.pt", TRAINED),
+    "cyclegan": Work((*TRAIN, "--model", "cyclegan"), "run", "run/checkpoints/*.pt", TRAINED),
 }
 
 # The command, which waits at the moment before or after a file gets its name for the n-th time,
@@ -177,7 +175,7 @@ def place(tmp_path_factory):
 class Running:
     """A command on its way, as a process of its own."""
 
-    def __init__(self, place, *words):
+    def __init__(self, place, *words, group=False):
         # A pipe that is read by lines and then to its end would lose what lies in between.
         self._said = NamedTemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -187,6 +185,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
+            start_new_session=group,
             # A shell's background jobs ignore Ctrl-C, and so would what they start.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
@@ -249,9 +248,25 @@ def contents(folder):
         if path.name == "log.csv":
             with path.open(newline="") as file:
                 found[name] = [[*row[:1], *row[2:]] for row in csv.reader(file)]
-        if path.suffix == ".pt":  # tests of training look into it
-            found[name] = b"a checkpoint"
+        if path.name in ("sessions.json", "report.html"):
+            found[name] = b"tells how long it took"
+        if path.suffix == ".pt":
+            found[name] = learned(path)
     return found
+
+
+def learned(checkpoint):
+    """What a checkpoint holds, but for the clock, as lines of text and tensors' bytes."""
+    import torch
+
+    def lines(value, name):
+        if isinstance(value, dict):
+            return [line for key in value for line in lines(value[key], f"{name}.{key}")]
+        if isinstance(value, torch.Tensor):
+            return [name, value.contiguous().numpy().tobytes()]
+        return [] if name == ".seconds" else [name, repr(value)]
+
+    return lines(torch.load(checkpoint, weights_only=True), "")
 
 
 @pytest.fixture(scope="module")
@@ -296,11 +311,12 @@ def test_killed_at_one_point_after_the_other_it_ends_with_the_same_bytes(
     assert contents(tmp_path) == expected
 
 
+COUNTS = {"predict": 10, "dense": 9, "mosaic": 10, "tile": 10, "train": 6, "cyclegan": 6}
 RANDOM = [
     *(("predict", 0), ("mosaic", 0), ("tile", 0)),
     *(
         pytest.param(name, number, marks=slow)
-        for name, count in {"predict": 10, "dense": 9, "mosaic": 10, "tile": 10, "train": 6}.items()
+        for name, count in COUNTS.items()
         for number in range(1, count)
     ),
 ]
@@ -435,3 +451,49 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(
     assert list(tmp_path.glob(work.first))
     assert not [name for name in left if name.endswith((".part", ".lock"))]
     assert left != expected
+
+
+def newest_only(found):
+    """The contents of a run without its older checkpoints, which depend on the breaks."""
+    *old, _ = sorted(name for name in found if name.endswith(".pt"))
+    return {name: content for name, content in found.items() if name not in old}
+
+
+PREEMPTED = [
+    ("cyclegan", 0),
+    *(
+        pytest.param(name, number, marks=slow)
+        for name in ("train", "cyclegan")
+        for number in range(1, 6)
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "number"), PREEMPTED)
+def test_preempted_at_a_random_moment_a_run_loses_nothing_and_ends_with_the_same_bytes(
+    place, undisturbed, tmp_path, name, number
+):
+    work, (expected, seconds) = WORKS[name], undisturbed(name)
+    run, numbers = tmp_path / work.output, random.Random(f"{name} {number}")
+    # In every second try all of its processes are asked, those too that read ahead.
+    group = number % 2 == 1
+    words = [*GEOTRANSLATE, *work.words, "-o", run, "--workers", int(group)]
+    with Running(place, *words, group=group) as running:
+        assert running.reach(lambda: any(tmp_path.glob(work.first)))
+        time.sleep(numbers.uniform(0, 0.4 * seconds))
+        (os.killpg if group else os.kill)(running.process.pid, signal.SIGTERM)
+        status, said = running.finish()
+    if status != 143:  # the machine was so busy meanwhile that it was asked too late
+        assert contents(tmp_path) == expected
+        return
+    newest = max(int(path.stem) for path in run.glob("checkpoints/*.pt"))
+    assert f"The state after update {newest} is kept. To go on from there:\n" in said
+    assert f"geotranslate train --resume {run}\n" in said
+    assert "Traceback" not in said
+    assert not [name for name in contents(tmp_path) if name.endswith((".part", ".lock"))]
+    status, said = command(place, work, tmp_path)
+    assert status == 0, said
+    assert (
+        f"Going on after update {newest}" in said or f"Going on after update {newest - 1}" in said
+    )
+    assert newest_only(contents(tmp_path)) == newest_only(expected)

@@ -1,76 +1,119 @@
-"""Ctrl-C: answered at once and obeyed soon, whatever a library is busy with."""
+"""Ctrl-C and SIGTERM: answered at once and obeyed soon, whatever a library is busy with."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Thread, current_thread, main_thread
+from dataclasses import dataclass
+from threading import Thread, current_thread, main_thread
+from types import FrameType
 
 import click
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 GRACE_SECONDS = 10.0
 """How long work may take to end tidily."""
 
 STOPPING = (
-    f"Stopping: what is begun ends first, in {GRACE_SECONDS:.0f} s at most. Ctrl-C again leaves at "
+    f"Stopping: what is begun ends first, in {GRACE_SECONDS:.0f} s at most. Ctrl-C then leaves at "
     "once, and nothing finished is lost either way."
 )
 STOPPED = "Stopped. Run the same command again to go on from here."
 
 
+@dataclass
+class Interruption:
+    """Whether the work was asked to end.
+
+    Attributes:
+        signal: the first that asked, SIGINT (Ctrl-C) or SIGTERM (a scheduler); None so far.
+    """
+
+    signal: int | None = None
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells have for it: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self.signal or signal.SIGINT)
+
+
 @contextmanager
-def answered_interrupts() -> Iterator[Event]:
+def answered_interrupts() -> Iterator[Interruption]:
     """Answer Ctrl-C within a moment, and let the process outlive it by `GRACE_SECONDS` at most.
 
     Python raises KeyboardInterrupt when the main thread is back from a library, and then the work
     ends tidily. Translating a window takes a library seconds, and joining a large raster minutes.
     So a thread listens that is never busy. In the end it leaves as a kill would, from which every
-    command goes on.
+    command goes on. SIGTERM, by which schedulers ask a job to end, is the same as Ctrl-C.
 
     Yields:
-        An event that is set once Ctrl-C was pressed.
+        What was asked so far.
     """
-    asked = Event()
+    asked = Interruption()
     if current_thread() is not main_thread():
         yield asked  # signals are the main thread's business
         return
     ear, bell = socket.socketpair()
     bell.setblocking(False)
     before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+    terminated = signal.signal(signal.SIGTERM, _interrupt_once())
     listener = Thread(target=_listen, args=(ear, asked), daemon=True)
     listener.start()
     try:
         yield asked
     finally:
+        signal.signal(signal.SIGTERM, terminated)
         signal.set_wakeup_fd(before)
         bell.close()
         listener.join()
         ear.close()
 
 
-def _listen(ear: socket.socket, asked: Event) -> None:
-    """Wait for Ctrl-C, and then for the work's end, another Ctrl-C, or the end of all patience."""
-    if not _heard_interrupt(ear):
+def _interrupt_once() -> Callable[[int, FrameType | None], None]:
+    """A listener that raises KeyboardInterrupt the first time it is called.
+
+    SIGTERM often comes twice, to a process and to its group, and the second must not fall into what
+    ends tidily.
+    """
+    called = False
+
+    def listen(number: int, frame: FrameType | None) -> None:
+        nonlocal called
+        if not called:
+            called = True
+            raise KeyboardInterrupt
+
+    return listen
+
+
+def _listen(ear: socket.socket, asked: Interruption) -> None:
+    """Wait until the work is asked to end, and then for its end, Ctrl-C, or the end of patience."""
+    asked.signal = _hear(ear, {signal.SIGINT, signal.SIGTERM})
+    if asked.signal is None:
         return
-    asked.set()
     click.echo(STOPPING, err=True)
-    ear.settimeout(GRACE_SECONDS)
     with suppress(TimeoutError):
-        if not _heard_interrupt(ear):
+        if _hear(ear, {signal.SIGINT}, until=time.monotonic() + GRACE_SECONDS) is None:
             return
     click.echo(STOPPED, err=True)
-    os._exit(INTERRUPTED)
+    os._exit(asked.status)
 
 
-def _heard_interrupt(ear: socket.socket) -> bool:
-    """Wait for Ctrl-C; False when the bell is taken away instead."""
-    while numbers := ear.recv(1):
-        if signal.SIGINT in numbers:
-            return True
-    return False
+def _hear(ear: socket.socket, wanted: set[signal.Signals], until: float = math.inf) -> int | None:
+    """Wait for one of some signals; None when the bell is taken away instead.
+
+    Raises:
+        TimeoutError: none came until then.
+    """
+    while True:
+        left = until - time.monotonic()
+        ear.settimeout(None if left == math.inf else max(left, 0.001))
+        number = ear.recv(1)
+        if not number:
+            return None
+        if number[0] in wanted:
+            return number[0]

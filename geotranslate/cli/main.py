@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from geotranslate import __version__
-from geotranslate.cli.interrupts import INTERRUPTED, STOPPED, answered_interrupts
+from geotranslate.cli.interrupts import STOPPED, Interruption, answered_interrupts
 from geotranslate.cli.progress import say
 from geotranslate.errors import GeotranslateError
 
@@ -60,16 +60,19 @@ def geotranslate() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; leaves with status 1 (failure), 2 (wrong words) or 130 (Ctrl-C)."""
+    """Run the command line.
+
+    It leaves with status 1 (failure), 2 (wrong words), 130 (Ctrl-C) or 143 (SIGTERM).
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[_Echo()]
     )
     with answered_interrupts() as asked:
         status, sentence = _carry_out(words)
-    if status and asked.is_set():
+    if status and asked.signal is not None:
         # A library that was interrupted may have said so in its own way.
-        status, sentence = INTERRUPTED, STOPPED
+        status, sentence = asked.status, STOPPED
     if sentence:
         click.echo(sentence, err=True)
     if status:
@@ -88,7 +91,7 @@ def _carry_out(words: Sequence[str]) -> tuple[int, str]:
         error.show()
         return error.exit_code, ""
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED, STOPPED
+        return Interruption().status, STOPPED
     except Exception as error:
         if debug:
             traceback.print_exc()

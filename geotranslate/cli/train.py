@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,21 @@ TIMED_UPDATES = 20
 """After so many the command says how long the rest will take."""
 
 
+def _parse_changes(
+    ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
+) -> dict[str, str]:
+    """Settings by name from words such as updates=40000."""
+    changes = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise click.BadParameter(
+                f"{word!r} does not say what becomes what. Write NAME=VALUE, such as updates=40000."
+            )
+        changes[name.replace("-", "_")] = value
+    return changes
+
+
 @click.command()
 @click.argument("chips", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -45,6 +61,14 @@ TIMED_UPDATES = 20
     type=click.Path(file_okay=False, path_type=Path),
     metavar="RUN",
     help="Go on with this run, with the settings in its folder.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_parse_changes,
+    help="With --resume: change a setting from here on, such as updates=40000; may be repeated.",
 )
 @setting_options(TrainConfig)
 @click.option(
@@ -63,6 +87,7 @@ def train(
     chips: Path | None,
     output: Path | None,
     resume: Path | None,
+    changes: dict[str, str],
     lr_find: bool,
     tensorboard: bool,
     overwrite: bool,
@@ -87,7 +112,7 @@ def train(
     given = {name: value for name, value in settings.items() if value is not None}
     if lr_find:
         picture = output or PICTURE
-        if chips is None or resume or overwrite or tensorboard or picture.is_dir():
+        if chips is None or resume or changes or overwrite or tensorboard or picture.is_dir():
             raise click.UsageError(
                 "--lr-find makes and touches no run: it takes CHIPS, settings, and with -o the "
                 "file of its picture. Say `geotranslate train CHIPS --lr-find`."
@@ -101,7 +126,12 @@ def train(
                 "--resume goes on with a run by what its folder says, so it takes no CHIPS, no -o "
                 "and no --overwrite. Leave them out, or say `train CHIPS -o RUN`."
             )
-        run, plan = resume, plan_resumption(resume, **given)
+        run, plan = resume, plan_resumption(resume, changes=changes, **given)
+    elif changes:
+        raise click.UsageError(
+            "--set changes a run that was begun, so it goes with --resume RUN. Say each setting by "
+            "its own flag to begin one."
+        )
     elif chips is None or output is None:
         raise click.UsageError(
             "say what to learn from and where to write: `geotranslate train CHIPS -o RUN`, or "
@@ -111,13 +141,19 @@ def train(
         run, plan = output, plan_training(chips, TrainConfig(**given))
 
     say(_describe(plan), quiet=quiet)
+    if changes:
+        told = ", ".join(f"{name} {getattr(plan.config, name)}" for name in changes)
+        say(f"From here on with {told}.", quiet=quiet)
     updates = plan.config.updates
-    steps = learn(plan, run, overwrite=overwrite)
-    if tensorboard:
-        steps = watched(steps, run)
+    learning = learn(plan, run, overwrite=overwrite)
+    steps = watched(learning, run) if tensorboard else learning
     try:
-        with progress("Training", updates, unit="update", quiet=quiet) as bar:
-            done = _follow(steps, bar, run, quiet=quiet)
+        # Closed, it keeps the state after the last update.
+        with progress("Training", updates, unit="update", quiet=quiet) as bar, closing(learning):
+            done = _follow(steps, bar, quiet=quiet)
+    except KeyboardInterrupt:
+        _say_how_to_go_on(run)
+        raise
     except TrainingError:
         say(f"{write_report(run)} shows how it went.")
         raise
@@ -159,27 +195,33 @@ def _describe(plan: Plan) -> str:
     )
 
 
-def _follow(steps: Iterable[Progress], bar: Bar, run: Path, *, quiet: bool) -> int:
+def _follow(steps: Iterable[Progress], bar: Bar, *, quiet: bool) -> int:
     """Show each step; gives how many there were."""
-    done = reached = 0
+    done = 0
     first = time.monotonic()
-    try:
-        for step in steps:
-            done, reached = done + 1, step.update
-            if done == 1:
-                first = time.monotonic()
-                if step.update > 1:
-                    say(f"Going on after update {step.update - 1}.", quiet=quiet)
-            if done == TIMED_UPDATES + 1 and step.update < step.updates:
-                each = (time.monotonic() - first) / TIMED_UPDATES
-                rest = duration(each * (step.updates - step.update))
-                say(f"An update takes {duration(each)}, the rest about {rest}.", quiet=quiet)
-            bar.update(step.update, _note(step))
-    except KeyboardInterrupt:
-        say(f"Update {reached} was the last; a run goes on from its newest checkpoint.")
-        say(f"geotranslate train --resume {shlex.quote(str(run))}")
-        raise
+    for step in steps:
+        done += 1
+        if done == 1:
+            first = time.monotonic()
+            if step.update > 1:
+                say(f"Going on after update {step.update - 1}.", quiet=quiet)
+        if done == TIMED_UPDATES + 1 and step.update < step.updates:
+            each = (time.monotonic() - first) / TIMED_UPDATES
+            rest = duration(each * (step.updates - step.update))
+            say(f"An update takes {duration(each)}, the rest about {rest}.", quiet=quiet)
+        bar.update(step.update, _note(step))
     return done
+
+
+def _say_how_to_go_on(run: Path) -> None:
+    from geotranslate.translation.checkpoint import list_checkpoints
+
+    found = list_checkpoints(run)
+    if found:
+        say(f"The state after update {found[0][0]} is kept. To go on from there:")
+        say(f"geotranslate train --resume {shlex.quote(str(run))}")
+    else:
+        say("No update was finished, so there is nothing to keep.")
 
 
 def _note(step: Progress) -> str:

@@ -40,7 +40,7 @@ FOLDER = "model"
 """Name of the bundle inside a run folder."""
 
 LAST = "model-last"
-"""Name of the bundle there whose generators are those of the newest checkpoint."""
+"""Name of the bundle there whose generators are those that were measured last."""
 
 FILES = re.compile(r"model\.json|g_(ab|ba)-[0-9a-f]{8}\.safetensors")
 """What the files of a bundle are called."""

@@ -20,22 +20,18 @@ from geotranslate.raster.output import explained
 FOLDER = "checkpoints"
 NAME = re.compile(r"(\d{9})\.pt")
 
-KEPT = 2
-"""The newest ones; a second, should the first turn out to be unreadable."""
-
 log = logging.getLogger(__name__)
 
 
-def save_checkpoint(run: Path, update: int, state: dict[str, Any], *, best: int) -> Path:
+def save_checkpoint(run: Path, update: int, state: dict[str, Any], *, best: int, keep: int) -> Path:
     """Write a checkpoint that has its name only when it is on the disk, then drop old ones.
-
-    The newest two and that of the best update stay.
 
     Args:
         run: the run folder.
         update: after which the state was taken.
         state: of tensors, numbers and strings.
-        best: the update whose figure is the best so far.
+        best: the update whose figure is the best so far; its checkpoint stays.
+        keep: how many of the newest stay.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -53,17 +49,17 @@ def save_checkpoint(run: Path, update: int, state: dict[str, Any], *, best: int)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    drop_old_checkpoints(run, best=best)
+    drop_old_checkpoints(run, best=best, keep=keep)
     return path
 
 
-def drop_old_checkpoints(run: Path, *, best: int) -> None:
-    """Remove all but the newest two and that of the best update.
+def drop_old_checkpoints(run: Path, *, best: int, keep: int) -> None:
+    """Remove all but the newest ``keep`` and that of the best update.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    for update, path in list_checkpoints(run)[KEPT:]:
+    for update, path in list_checkpoints(run)[keep:]:
         if update != best:
             with explained(path):
                 path.unlink()

@@ -30,11 +30,21 @@ BATCH_OF_MODEL: dict[ModelName, int] = {"pix2pix": 4, "cyclegan": 1}
 LARGEST_CROP = 256
 """Side in pixels of a crop of larger chips, where the user names none."""
 
-WITHOUT_EFFECT = frozenset({"device", "workers", "samples_every"})
+WITHOUT_EFFECT = frozenset(
+    {"device", "workers", "samples_every", "keep_checkpoints", "checkpoint_minutes"}
+)
 """Settings that a run may be continued with another value of: they do not change what it learns.
 
 Another device changes the last bits, and that is what one wants when a run moves to another one.
 """
+
+BUILT_IN = frozenset(
+    {
+        *("model", "generator", "width", "blocks", "depth", "norm", "upsample"),
+        *("discriminator_width", "discriminator_norm", "discriminator_layers"),
+    }
+)
+"""Settings that decide which weights there are, so that no run can go on with other ones."""
 
 
 ONLY_FOR: dict[str, tuple[str, str]] = {
@@ -145,8 +155,19 @@ class TrainConfig(Settings):
     checkpoint_every: int = Field(default_factory=_tenth_of_updates, ge=1)
     """Updates from one checkpoint, with its figures, to the next; unset, a tenth, at most 1000."""
 
+    checkpoint_minutes: float = Field(10.0, ge=0)
+    """Minutes from one checkpoint to the next, where the updates take that long; without figures,
+    and 0 for none."""
+
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints that stay, beside that of the best update."""
+
     samples_every: int = Field(default_factory=_tenth_of_updates, ge=1)
     """Updates from one picture in samples/ to the next; unset, a tenth, at most 1000."""
+
+    init_from: str | None = None
+    """Model whose weights the generators begin with: a bundle, a run, or a ResNet generator's .pth
+    file of the papers' PyTorch code."""
 
     attribution: str = ""
     """Whom the data is owed to and under which licence; goes into the model."""

@@ -266,7 +266,7 @@ def load_batches(
         num_workers=workers,
         # Forked processes would inherit GDAL's and torch's threads in whatever state they are.
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_leave_interrupts_to_parent if workers else None,
+        worker_init_fn=_leave_signals_to_parent if workers else None,
         prefetch_factor=AHEAD if workers else None,
         pin_memory=pin,
         # A loader draws a seed for its workers: not from the numbers that others rely on.
@@ -291,5 +291,7 @@ class _Carrier(Dataset[StoredBatch | GeotranslateError]):
             return error
 
 
-def _leave_interrupts_to_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C, and often SIGTERM, goes to the whole group; a worker ends when its parent does."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -14,6 +14,7 @@ from geotranslate.translation.batch import Batch
 from geotranslate.translation.data import draw_for_pools
 from geotranslate.translation.models import Model, build_model
 from geotranslate.translation.plan import Plan, discriminator_spec, generator_spec, loss_config
+from geotranslate.translation.starting_weights import begin_with
 
 
 class Learner:
@@ -44,6 +45,8 @@ class Learner:
             bands_b=len(folder.domain_b.bands),
             seed=config.seed,
         )
+        if state is None and plan.start is not None:
+            begin_with(plan.start, self.model.generators, folder.domain_a, folder.domain_b)
         for network in self.model.networks.values():
             network.to(plan.device).to(memory_format=torch.channels_last)
         self.generators = self.model.generators

@@ -21,6 +21,7 @@ from geotranslate.translation.config import LARGEST_CROP, WITHOUT_EFFECT, TrainC
 from geotranslate.translation.cyclegan import CycleGANConfig, shared_channels
 from geotranslate.translation.pix2pix import Pix2PixConfig
 from geotranslate.translation.precision import Arithmetic, choose_arithmetic, choose_device
+from geotranslate.translation.starting_weights import Start, read_start
 
 GPU_WORKERS = 4
 
@@ -34,12 +35,16 @@ class Plan:
         folder: the chips.
         device: where to compute.
         arithmetic: of the convolutions.
+        start: what the generators begin with; None where they begin with random weights.
+        changed: settings that a run which was begun with other values may go on with.
     """
 
     config: TrainConfig
     folder: ChipFolder
     device: torch.device
     arithmetic: Arithmetic
+    start: Start | None = None
+    changed: frozenset[str] = frozenset()
 
     @property
     def crop(self) -> int:
@@ -57,18 +62,25 @@ class Plan:
     def work(self) -> dict[str, Any]:
         """What must be the same for a run to be continued, as JSON values."""
         settings = self.config.settings()
-        return {name: settings[name] for name in settings if name not in WITHOUT_EFFECT} | {
-            "chips": _fingerprint(self.folder)
-        }
+        work = {name: settings[name] for name in settings if name not in WITHOUT_EFFECT}
+        if self.start is not None:
+            work["init_from"] = self.start.sha256
+        return work | {"chips": _fingerprint(self.folder)}
 
 
-def plan_training(chips: Path, config: TrainConfig) -> Plan:
+def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = None) -> Plan:
     """Open the chips and settle what the configuration leaves open.
 
     Whatever can be refused is refused here, before a run folder is claimed.
 
+    Args:
+        chips: as `open_chips` takes it.
+        config: the settings.
+        start: what `init_from` stands for, where that is known already.
+
     Raises:
         SettingError: a setting cannot work with these chips.
+        BundleError: there is no model to begin with where the configuration says.
         ChipsError: there are no chips for training, or no pairs for a model that needs them.
     """
     folder = open_chips(chips, seed=config.seed)
@@ -88,7 +100,11 @@ def plan_training(chips: Path, config: TrainConfig) -> Plan:
     losses = loss_config(config)
     if isinstance(losses, CycleGANConfig):
         shared_channels(losses, len(folder.domain_a.bands), len(folder.domain_b.bands))
-    return Plan(config, folder, device, arithmetic)
+    if config.init_from is not None:
+        model = Path(config.init_from).resolve()
+        config = config.model_copy(update={"init_from": str(model)})
+        start = start or read_start(model, generator_spec(config))
+    return Plan(config, folder, device, arithmetic, start)
 
 
 def _fingerprint(folder: ChipFolder) -> str:

@@ -31,7 +31,8 @@ class ImagePool:
         """Take in images, one after the other, and give out as many, new or old.
 
         Args:
-            images: (N, C, H, W) without gradient, of the same shape in each call.
+            images: (N, C, H, W) without gradient. Where they are of another size than those kept,
+                the pool begins anew.
             valid: (N, 1, H, W) or None where all is valid; goes with the images.
             draws: (N, 2) uniform in [0, 1): an image is exchanged for an old one if its first is
                 below 0.5 and the pool is full; the second says for which.
@@ -46,6 +47,8 @@ class ImagePool:
 
     def _one(self, new: Kept, swap: float, place: float) -> Kept:
         """What is given out for one image."""
+        if self._kept and self._kept[0][0].shape != new[0].shape:
+            self._kept.clear()
         if len(self._kept) < self.size:
             self._kept.append(_copy(new))
             return new

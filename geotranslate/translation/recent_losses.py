@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +14,16 @@ from geotranslate.translation.failures import went_wrong
 class RecentLosses:
     """Losses of the latest updates; they stay on the device, so that no update waits for them."""
 
-    def __init__(self, run: Path) -> None:
-        """Begin with none; ``run`` is the run folder, for what is said when one is no number."""
+    def __init__(self, run: Path, known: Sequence[dict[str, float]] = ()) -> None:
+        """Begin to collect.
+
+        Args:
+            run: the run folder, for what is said when a loss is no number.
+            known: a `state` to go on from.
+        """
         self._run = run
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
-        self._known: list[dict[str, float]] = []
+        self._known = list(known)
 
     def add(self, update: int, losses: dict[str, Tensor]) -> None:
         """Take in the losses of an update, by name."""
@@ -40,6 +46,15 @@ class RecentLosses:
                     raise went_wrong(self._run, f"the loss {name} is {value}", update)
             self._known.append(losses)
         self._waiting.clear()
+
+    def state(self) -> list[dict[str, float]]:
+        """The losses that no `mean` was taken of yet, update by update.
+
+        Raises:
+            TrainingError: one of them is no number.
+        """
+        self.fetch()
+        return list(self._known)
 
     def mean(self) -> dict[str, float]:
         """Of the losses since the last call."""

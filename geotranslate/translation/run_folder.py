@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -14,17 +16,20 @@ from geotranslate.errors import TakenError
 from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
-    check_same_work,
+    differences,
     explained,
     locked,
     write_text,
 )
 from geotranslate.translation import bundle, checkpoint, tensorboard
 from geotranslate.translation.checkpoint import list_checkpoints
+from geotranslate.translation.config import BUILT_IN
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.plan import Plan
 from geotranslate.translation.run_record import CONFIG_NAME, REPORT_NAME, SAMPLES, read_job
 from geotranslate.translation.sessions import NAME as SESSIONS_NAME
+
+log = logging.getLogger(__name__)
 
 WRITTEN = {
     checkpoint.FOLDER: checkpoint.NAME,
@@ -37,29 +42,90 @@ WRITTEN = {
 
 
 @contextmanager
-def claim_run(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[None]:
-    """Hold a run folder for this process; it says what its work is from the first moment.
+def claim_run(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[dict[str, Any] | None]:
+    """Hold a run folder for this process.
 
     A run that has no checkpoint yet has nothing to lose, so other words may begin it anew.
+
+    Yields:
+        What the folder said before (`read_job`); None where a run begins.
 
     Raises:
         OutputError: another process has it, it holds other work, or it cannot be written.
     """
-    work = json.loads(json.dumps(plan.work()))
     with explained(run):
         run.mkdir(parents=True, exist_ok=True)
     with locked(run / LOCK_NAME, run):
         job = read_job(run)
         if job is None:
             _refuse_other_things(run)
-        elif overwrite or (job["work"] != work and not list_checkpoints(run)):
+        elif overwrite or (job["work"] != _work(plan) and not list_checkpoints(run)):
             _clear(run)
+            job = None
         else:
-            check_same_work(run, job["work"], work)
-        job = {"chips": str(plan.folder.path.resolve()), "work": work}
-        _keep(run / RECORD_NAME, json.dumps(job, indent=1) + "\n")
-        _keep(run / CONFIG_NAME, tomli_w.dumps(plan.config.settings()))
-        yield
+            _refuse_unsaid_changes(plan, run, job["work"])
+        yield job
+
+
+def record_work(plan: Plan, run: Path, job: dict[str, Any] | None, *, update: int) -> None:
+    """Say in a claimed folder what its work is, and what of it changes after an update.
+
+    Args:
+        plan: the work.
+        run: the folder.
+        job: what `claim_run` gave.
+        update: the last one that was done with the settings before.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    work = _work(plan)
+    changes = [] if job is None else job["changes"]
+    if job is not None and job["work"] != work:
+        changed = {
+            name: {"was": job["work"].get(name), "is": work.get(name)}
+            for name in sorted(job["work"].keys() | work.keys())
+            if job["work"].get(name) != work.get(name)
+        }
+        changes = [*changes, {"after_update": update, "settings": changed}]
+        told = "; ".join(differences(job["work"], work))
+        log.info("%s goes on after update %d with other settings: %s", run, update, told)
+    said = {"chips": str(plan.folder.path.resolve()), "work": work, "changes": changes}
+    _keep(run / RECORD_NAME, json.dumps(said, indent=1) + "\n")
+    _keep(run / CONFIG_NAME, tomli_w.dumps(plan.config.settings()))
+
+
+def _work(plan: Plan) -> dict[str, Any]:
+    """The plan's work as a file gives it back."""
+    work: dict[str, Any] = json.loads(json.dumps(plan.work()))
+    return work
+
+
+def _refuse_unsaid_changes(plan: Plan, run: Path, before: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than a run was begun with, but for the changes said.
+
+    Raises:
+        TakenError: there are some; the message names them.
+    """
+    now = _work(plan)
+    differing = [
+        name
+        for name in [*before, *(name for name in now if name not in before)]
+        if before.get(name) != now.get(name) and name not in plan.changed
+    ]
+    if not differing:
+        return
+    found = differences(
+        {name: before.get(name) for name in differing}, {name: now.get(name) for name in differing}
+    )
+    mend = "Use the same words to go on"
+    if not set(differing) & {*BUILT_IN, "init_from", "chips"}:
+        words = " ".join(f"--set {name}={now[name]}" for name in differing if name in now)
+        mend += f", say `geotranslate train --resume {run} {words}` to change them from here on"
+    raise TakenError(
+        f"{run} was begun with other settings: {'; '.join(found[:4])}. {mend}, choose another "
+        "folder, or say --overwrite to start over."
+    )
 
 
 def _refuse_other_things(run: Path) -> None:

@@ -16,12 +16,18 @@ REPORT_NAME = "report.html"
 
 
 def read_job(run: Path) -> dict[str, Any] | None:
-    """Where a run's chips are and what its work is; None where the folder is none of a run."""
+    """What a run's folder says: its chips, its work, and the changes on the way.
+
+    Returns:
+        ``chips``, their folder; ``work``, what must be the same to go on; ``changes``, each with
+        the last update before it (``after_update``) and, for each of its ``settings``, what it
+        ``was`` and ``is``. None where the folder is none of a run.
+    """
     try:
         job = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return None
-    return job if isinstance(job, dict) and {"chips", "work"} <= job.keys() else None
+    return job if isinstance(job, dict) and {"chips", "work", "changes"} <= job.keys() else None
 
 
 def read_config(run: Path) -> dict[str, Any]:

@@ -2,17 +2,17 @@
 
 A run folder holds ``config.toml`` (the settings as resolved), ``log.csv``, ``sessions.json`` (who
 worked on it, on what hardware), ``samples/``, ``checkpoints/`` and two bundles: ``model/``, of the
-best generators, and ``model-last/``, of those of the newest checkpoint. A run killed at any moment
-goes on from its newest checkpoint and ends with the same bytes as one that was never interrupted
-(on the same machine's CPU): all that is random in an update is a function of the seed and the
-update's number.
+best generators, and ``model-last/``, of those that were measured last. A run that is killed,
+stopped or closed at any moment goes on from its newest checkpoint and ends with the same bytes as
+one that was never interrupted (on the same machine's CPU): all that is random in an update is a
+function of the seed and the update's number.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from geotranslate.translation.checkpoint import (
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import Preparation, load_batches, training_batches
 from geotranslate.translation.failures import out_of_memory, went_wrong
+from geotranslate.translation.held_interrupts import held_interrupts
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.log import Log
@@ -40,7 +41,7 @@ from geotranslate.translation.plan import Plan, generator_spec, plan_training
 from geotranslate.translation.precision import computing
 from geotranslate.translation.recent_losses import RecentLosses
 from geotranslate.translation.resumption import plan_resumption
-from geotranslate.translation.run_folder import claim_run
+from geotranslate.translation.run_folder import claim_run, record_work
 from geotranslate.translation.run_record import SAMPLES
 from geotranslate.translation.sessions import begin_session, keep_session
 from geotranslate.translation.validation import (
@@ -84,8 +85,10 @@ class Progress:
 
 def train(
     chips: Path, run: Path, config: TrainConfig | None = None, *, overwrite: bool = False
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Learn a translation from a folder of chips, or go on where the same words stopped.
+
+    Closed early, or left by KeyboardInterrupt, it first writes a checkpoint of the last update.
 
     Args:
         chips: as `open_chips` takes it.
@@ -105,34 +108,38 @@ def train(
     yield from learn(plan_training(chips, config or TrainConfig()), run, overwrite=overwrite)
 
 
-def resume(run: Path, **settings: Any) -> Iterator[Progress]:
-    """Go on with a run, with the settings in its folder.
+def resume(
+    run: Path, *, changes: Mapping[str, Any] | None = None, **settings: Any
+) -> Generator[Progress]:
+    """Go on with a run, with the settings in its folder; closed early, it is as with `train`.
 
     Args:
         run: the folder.
-        settings: new values for those that a run may be continued with (`WITHOUT_EFFECT`).
+        changes: settings that shall be others from here on, such as more updates.
+        settings: new values for those that change nothing of what is learned (`WITHOUT_EFFECT`).
 
     Yields:
         Progress after each update; nothing when the run was finished before.
 
     Raises:
         OutputError: the folder is none of a run.
-        SettingError: another setting is given.
+        SettingError: another setting is given, or one is to be changed that cannot be.
         Others: as `train`.
     """
-    yield from learn(plan_resumption(run, **settings), run)
+    yield from learn(plan_resumption(run, changes=changes, **settings), run)
 
 
-def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[Progress]:
+def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Generator[Progress]:
     """Do what a plan says; see `train`."""
-    with claim_run(plan, run, overwrite=overwrite):
+    with claim_run(plan, run, overwrite=overwrite) as job:
         state = load_checkpoint(run)
-        update = 0 if state is None else int(state["update"])
-        Log(run / LOG_NAME).cut_back(update)
+        update, recorded = (0, 0) if state is None else (state["update"], state["recorded"])
+        record_work(plan, run, job, update=update)
+        Log(run / LOG_NAME).cut_back(recorded)
         if state is not None:
             # The process may have died between its last two steps.
-            drop_old_checkpoints(run, best=state["best"])
-        if update < plan.config.updates:
+            drop_old_checkpoints(run, best=state["best"], keep=plan.config.keep_checkpoints)
+        if recorded < plan.config.updates:
             try:
                 yield from _Run(plan, run, state).go()
             except torch.OutOfMemoryError as error:
@@ -140,17 +147,27 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[Progres
 
 
 class _Run:
-    """A learner with the data it learns from, and the folder it is written to."""
+    """A learner with the data it learns from, and the folder it is written to.
+
+    Attributes:
+        recorded: the last update that the log, the pictures and the figures know all of. After an
+            interrupt while these were made it is one less than the learner's update.
+    """
 
     def __init__(self, plan: Plan, run: Path, state: dict[str, Any] | None) -> None:
         folder = plan.folder
         self.plan, self.run = plan, run
         self.learner = Learner(plan, state)
-        self.seconds, self.best, self.best_figure = 0.0, 0, float("nan")
+        self.recorded, self.best, self.best_figure = 0, 0, float("nan")
         self.figures: dict[str, float] = {}
+        seconds, losses = 0.0, []
         if state is not None:
-            self.seconds, self.figures = state["seconds"], state["figures"]
+            self.recorded, self.figures = state["recorded"], state["figures"]
             self.best, self.best_figure = state["best"], state["best_figure"]
+            seconds, losses = state["seconds"], state["losses"]
+        self._kept = self.learner.update, self.recorded
+        self._kept_at = time.monotonic()
+        self._begun = self._kept_at - seconds
 
         self.prepare = Preparation(folder.domain_a, folder.domain_b, plan.device)
         self.batches = training_batches(plan)
@@ -160,43 +177,60 @@ class _Run:
         self.show = Show(folder, "val", side, self.prepare)
         split = "val" if folder.files("a", "val") and folder.files("b", "val") else "train"
         self.shown = Show(folder, split, side, self.prepare)
-        self.losses = RecentLosses(run)
+        self.losses = RecentLosses(run, losses)
+        self.mean: dict[str, float] = {}
         self.log = Log(run / LOG_NAME)
         self.session = begin_session(plan.device, plan.arithmetic, self.learner.update + 1)
 
     def go(self) -> Iterator[Progress]:
-        """Learn to the end."""
-        config = self.plan.config
-        updates = range(self.learner.update + 1, config.updates + 1)
-        begun = time.monotonic() - self.seconds
-        losses: dict[str, float] = {}
+        """Learn to the end; interrupted or closed on the way, keep what was learned so far."""
+        updates = range(self.learner.update + 1, self.plan.config.updates + 1)
         pin = self.plan.device.type == "cuda"
-        for update, stored in zip(
-            updates,
-            load_batches(self.batches, updates, workers=self.plan.workers, pin=pin),
-            strict=True,
-        ):
-            self.losses.add(update, self.learner.learn(self.prepare(stored)))
-            last = update == config.updates
-            saving = update % config.checkpoint_every == 0 or last
-            logging_now = update % LOG_EVERY == 0 or saving
-            if logging_now or self.plan.device.type == "cpu":
-                self.losses.fetch()
-            drawing = update % config.samples_every == 0 or last
-            if saving or drawing:
-                generators = self._averaged()
-            if drawing:
-                self._draw(generators)
-            if saving:
-                self._measure(generators)
-            row: dict[str, float] = {}
+        try:
+            if self.recorded < self.learner.update:
+                yield self._record()
+            for update, stored in zip(
+                updates,
+                load_batches(self.batches, updates, workers=self.plan.workers, pin=pin),
+                strict=True,
+            ):
+                batch = self.prepare(stored)
+                with held_interrupts():
+                    self.losses.add(update, self.learner.learn(batch))
+                yield self._record()
+        except (KeyboardInterrupt, GeneratorExit):
+            self._keep_state()
+            raise
+
+    def _record(self) -> Progress:
+        """Make what is due after an update: pictures, figures, the log's row, the model, a state.
+
+        An interrupt while pictures and figures are made leaves all to be done again.
+        """
+        config, update = self.plan.config, self.learner.update
+        last = update == config.updates
+        saving = update % config.checkpoint_every == 0 or last
+        drawing = update % config.samples_every == 0 or last
+        logging_now = update % LOG_EVERY == 0 or saving
+        if logging_now or self.plan.device.type == "cpu":
+            self.losses.fetch()
+        figures, row = self.figures, dict[str, float]()
+        if saving or drawing:
+            generators = self._averaged()
+        if drawing:
+            self._draw(generators)
+        if saving:
+            figures = self._measure(generators)
+        with held_interrupts():
+            self.figures, self.recorded = figures, update
             if logging_now:
-                self.seconds = time.monotonic() - begun
-                losses = self.losses.mean()
-                row = self._log(losses, self.figures if saving else {})
+                self.mean = self.losses.mean()
+                row = self._log(figures if saving else {})
             if saving:
-                self._save(generators)
-            yield Progress(update, config.updates, losses, self.figures, self.best, row)
+                self._keep_models(generators)
+            if saving or self._is_time():
+                self._keep_state()
+        return Progress(update, config.updates, self.mean, figures, self.best, row)
 
     def _averaged(self) -> dict[str, nn.Module]:
         """Copies of the averaged generators, with statistics of their own."""
@@ -216,52 +250,48 @@ class _Run:
         for update in range(1, count + 1):
             yield self.prepare.images_of(domain, self.batches.images_of(domain, update))
 
-    def _measure(self, generators: Mapping[str, nn.Module]) -> None:
+    def _measure(self, generators: Mapping[str, nn.Module]) -> dict[str, float]:
         with computing(self.plan.arithmetic, self.plan.device):
-            self.figures = measure_generators(self.learner.model, generators, self.show)
+            return measure_generators(self.learner.model, generators, self.show)
 
     def _draw(self, generators: Mapping[str, nn.Module]) -> None:
         folder = self.run / SAMPLES
         with explained(folder):
             folder.mkdir(exist_ok=True)
         with computing(self.plan.arithmetic, self.plan.device):
-            draw_samples(
-                folder / f"{self.learner.update:09d}.png",
-                self.learner.model,
-                generators,
-                self.shown,
-            )
+            path = folder / f"{self.learner.update:09d}.png"
+            draw_samples(path, self.learner.model, generators, self.shown)
 
-    def _log(self, losses: dict[str, float], figures: dict[str, float]) -> dict[str, float]:
+    @property
+    def _seconds(self) -> float:
+        """Spent on the run so far, by all its processes."""
+        return time.monotonic() - self._begun
+
+    def _log(self, figures: dict[str, float]) -> dict[str, float]:
         """Add a row to the log; gives what is in it."""
-        config = self.plan.config
         row = {
             "update": self.learner.update,
-            "seconds": round(self.seconds, 1),
+            "seconds": round(self._seconds, 1),
             "learning_rate": self.learner.rate,
-            **losses,
+            **self.mean,
         }
-        names = figure_names(config.model, paired=self.plan.folder.paired)
+        names = figure_names(self.plan.config.model, paired=self.plan.folder.paired)
         self.log.write([*row, *names], row | figures)
         return row | figures
 
-    def _save(self, generators: Mapping[str, nn.Module]) -> None:
-        """Write the bundles of the best and of the last generators, then the checkpoint.
+    def _keep_models(self, generators: Mapping[str, nn.Module]) -> None:
+        """Write the bundles of the best and of the last generators.
 
-        In this order, so that a run killed in between writes the bundles again.
+        This comes before the checkpoint, so that a run killed in between writes them again.
         """
-        config = self.plan.config
-        for name, network in generators.items():
-            if not all(bool(values.isfinite().all()) for values in network.parameters()):
-                raise went_wrong(self.run, f"a weight of {name} is no number", self.learner.update)
+        config, update = self.plan.config, self.learner.update
+        self._require_numbers()
         figure = self.figures.get(BEST[config.model], float("nan"))
         if not self.best or not is_better(config.model, self.best_figure, figure):
-            self.best, self.best_figure = self.learner.update, figure
+            self.best, self.best_figure = update, figure
             self._save_bundle(MODEL, generators)
-            log.info("%s holds the generators of update %d", self.run / MODEL, self.learner.update)
+            log.info("%s holds the generators of update %d", self.run / MODEL, update)
         self._save_bundle(LAST, generators)
-        save_checkpoint(self.run, self.learner.update, self._state(), best=self.best)
-        keep_session(self.run, self.session, self.plan.device, self.learner.update)
 
     def _save_bundle(self, name: str, generators: Mapping[str, nn.Module]) -> None:
         config, folder = self.plan.config, self.plan.folder
@@ -278,9 +308,39 @@ class _Run:
             figures=self.figures,
         )
 
+    def _require_numbers(self) -> None:
+        """Refuse to keep what nothing can be learned from any more.
+
+        Raises:
+            TrainingError: a weight is no number.
+        """
+        for name, average in self.learner.averages.items():
+            if not all(bool(values.isfinite().all()) for values in average.network.parameters()):
+                what = f"a weight of {name} is no number"
+                raise went_wrong(self.run, what, self.learner.update)
+
+    def _is_time(self) -> bool:
+        """Whether the last checkpoint is so long ago that another one is due."""
+        minutes = self.plan.config.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self._kept_at >= 60 * minutes
+
+    def _keep_state(self) -> None:
+        """Write a checkpoint, unless the newest is of this state already."""
+        now = self.learner.update, self.recorded
+        if now == self._kept:
+            return
+        self._require_numbers()
+        keep = self.plan.config.keep_checkpoints
+        with held_interrupts():
+            save_checkpoint(self.run, now[0], self._state(), best=self.best, keep=keep)
+            keep_session(self.run, self.session, self.plan.device, now[0])
+            self._kept, self._kept_at = now, time.monotonic()
+
     def _state(self) -> dict[str, Any]:
         return self.learner.state_dict() | {
-            "seconds": self.seconds,
+            "recorded": self.recorded,
+            "losses": self.losses.state(),
+            "seconds": self._seconds,
             "best": self.best,
             "best_figure": self.best_figure,
             "figures": self.figures,

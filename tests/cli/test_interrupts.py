@@ -1,4 +1,4 @@
-"""Ctrl-C while a library is busy, which Python itself would not hear."""
+"""Ctrl-C and SIGTERM while a library is busy, which Python itself would not hear."""
 
 import os
 import signal
@@ -31,6 +31,9 @@ def busy():
     try:
         time.sleep(600)
     finally:
+        print("tidying", flush=True)
+        if work == "tidies long":
+            time.sleep(0.5)
         print("tidied", flush=True)
         if work == "fails":
             raise ValueError("was interrupted")
@@ -64,9 +67,9 @@ class Busy:
     def said(self):
         return self._stderr.read_text()
 
-    def interrupt(self):
-        """Press Ctrl-C, and wait for the answer."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number=signal.SIGINT):
+        """Press Ctrl-C or do what a scheduler does, and wait for the answer."""
+        self.process.send_signal(number)
         wait_for(lambda: "Stopping: what is begun ends first, in 10 s" in self.said)
 
     def end(self):
@@ -96,14 +99,26 @@ def start(tmp_path):
         busy.process.wait()
 
 
-STOPPED = 130, "Stopped. Run the same command again to go on from here."
+LAST_WORDS = "Stopped. Run the same command again to go on from here."
+STOPPED = 130, LAST_WORDS
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def test_what_can_end_tidily_does(start):
+@pytest.mark.parametrize(("number", "status"), SIGNALS.items())
+def test_what_can_end_tidily_does(start, number, status):
     busy = start(60, "hears")
-    busy.interrupt()
-    assert busy.end() == STOPPED
-    assert busy.printed == "there\ntidied\n"
+    busy.interrupt(number)
+    assert busy.end() == (status, LAST_WORDS)
+    assert busy.printed == "there\ntidying\ntidied\n"
+
+
+def test_a_second_sigterm_does_not_fall_into_the_tidying(start):
+    busy = start(60, "tidies long")
+    busy.interrupt(signal.SIGTERM)
+    wait_for(lambda: "tidying" in busy.printed)
+    busy.process.send_signal(signal.SIGTERM)
+    assert busy.end() == (143, LAST_WORDS)
+    assert busy.printed == "there\ntidying\ntidied\n"
 
 
 def test_what_fails_because_it_was_interrupted_is_no_fault(start):
@@ -112,13 +127,14 @@ def test_what_fails_because_it_was_interrupted_is_no_fault(start):
     assert busy.end() == STOPPED
 
 
-def test_a_library_that_is_busy_is_waited_for_no_longer_than_said(start):
+@pytest.mark.parametrize(("number", "status"), SIGNALS.items())
+def test_a_library_that_is_busy_is_waited_for_no_longer_than_said(start, number, status):
     busy = start(1, "deaf")
     asked = time.monotonic()
-    busy.interrupt()
+    busy.interrupt(number)
     assert time.monotonic() - asked < 1
     assert busy.process.poll() is None
-    assert busy.end() == STOPPED
+    assert busy.end() == (status, LAST_WORDS)
     assert busy.printed == "there\n"
 
 
@@ -132,9 +148,10 @@ def test_a_second_time_it_leaves_at_once(start):
 def test_afterwards_all_is_as_it_was():
     threads, before = threading.active_count(), signal.set_wakeup_fd(-1)
     with answered_interrupts() as asked:
-        assert not asked.is_set()
+        assert asked.signal is None
     assert threading.active_count() == threads
     assert signal.set_wakeup_fd(before) == -1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_in_another_thread_a_command_works_too(capsys):

@@ -1,18 +1,18 @@
 import json
+import signal
 import tomllib
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from geotranslate.cli import train as module
-from geotranslate.cli.progress import progress
 from geotranslate.cli.train import train
 from geotranslate.errors import SettingError, TrainingError
 from geotranslate.translation import lr_find
 from geotranslate.translation.config import TrainConfig
+from geotranslate.translation.data import TrainingBatches
 from geotranslate.translation.lr_find import Trial
-from geotranslate.translation.train import Progress
+from geotranslate.translation.pix2pix import Pix2Pix
 
 TINY = "--width 4 --blocks 1 --discriminator-width 4 --crop 24 --device cpu --precision float32"
 
@@ -131,13 +131,48 @@ def test_words_that_contradict_are_refused_with_the_mend(chips, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
-    def steps():
-        yield Progress(7, 40, {"d": 0.5}, {}, 0)
+def test_an_interrupted_run_says_how_to_go_on(chips, tmp_path, monkeypatch):
+    out, original, calls = tmp_path / "a run", Pix2Pix.step, []
+
+    def interrupted(self, batch, draws):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, draws)
+
+    monkeypatch.setattr(Pix2Pix, "step", interrupted)
+    words = "-o", out, chips, *TINY.split(), "--updates", "4"
+    stopped = CliRunner().invoke(train, [str(word) for word in words])
+    assert stopped.exit_code == 1  # of click alone; `geotranslate` leaves with 130
+    assert "The state after update 3 is kept. To go on from there:\n" in stopped.stderr
+    assert f"geotranslate train --resume '{out}'\n" in stopped.stderr
+    again = CliRunner().invoke(train, [str(word) for word in words])
+    assert "Going on after update 2." in again.stderr
+    assert "Trained 2 updates in" in again.stdout
+
+
+def test_a_run_stopped_before_its_first_update_says_that_there_is_nothing(chips, tmp_path):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    with progress("Training", 40) as bar, pytest.raises(KeyboardInterrupt):
-        module._follow(steps(), bar, tmp_path / "a run", quiet=False)
-    said = capsys.readouterr().err
-    assert "Going on after update 6." in said
-    assert f"geotranslate train --resume '{tmp_path / 'a run'}'" in said
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(TrainingBatches, "__getitem__", interrupted)
+        stopped = run("-o", tmp_path / "run", chips, TINY, "--updates 4")
+    assert "No update was finished, so there is nothing to keep.\n" in stopped.stderr
+    assert run("-o", tmp_path / "run", chips, TINY, "--updates 1").exit_code == 0
+
+
+def test_a_setting_is_changed_by_set_and_said(chips, tmp_path):
+    out = tmp_path / "run"
+    run("-o", out, chips, TINY, "--updates 1")
+    refused = run("--resume", out, "--learning-rate 0.001")
+    assert isinstance(refused.exception, SettingError)
+    assert "Say --set learning_rate=0.001 to change it from here on" in str(refused.exception)
+    done = run("--resume", out, "--set updates=2", "--set learning-rate=1e-3")
+    assert done.exit_code == 0, done.output
+    assert "From here on with updates 2, learning_rate 0.001." in done.stderr
+    assert "Trained 1 update in" in done.stdout
+    settings = tomllib.loads((out / "config.toml").read_text())
+    assert (settings["updates"], settings["learning_rate"]) == (2, 0.001)
+    assert "Write NAME=VALUE, such as updates=40000" in run("--resume", out, "--set updates").output
+    assert "so it goes with --resume RUN" in run(chips, "-o", out, "--set updates=3").output

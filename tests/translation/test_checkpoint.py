@@ -7,14 +7,18 @@ from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoin
 resource = pytest.importorskip("resource", reason="limits of a process, which Windows has not")
 
 
-def save(run, update, best=0):
-    return save_checkpoint(run, update, {"update": update, "w": torch.ones(9)}, best=best)
+def save(run, update, best=0, keep=2):
+    state = {"update": update, "w": torch.ones(9)}
+    return save_checkpoint(run, update, state, best=best, keep=keep)
 
 
-def test_the_newest_two_and_the_best_are_kept(tmp_path):
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(1, [50, 20]), (2, [50, 40, 20]), (9, [*range(50, 0, -10)])]
+)
+def test_the_newest_and_the_best_are_kept(tmp_path, keep, kept):
     for update in (10, 20, 30, 40, 50):
-        save(tmp_path, update, best=min(update, 20))
-    assert [update for update, _ in list_checkpoints(tmp_path)] == [50, 40, 20]
+        save(tmp_path, update, best=min(update, 20), keep=keep)
+    assert [update for update, _ in list_checkpoints(tmp_path)] == kept
     assert load_checkpoint(tmp_path)["update"] == 50
 
 
@@ -48,7 +52,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_earlier_checkpoint(tmp_path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
         with pytest.raises(OutputError, match=r"Make room and run the same command again"):
-            save_checkpoint(tmp_path, 20, {"update": 20, "w": torch.ones(9000)}, best=0)
+            save_checkpoint(tmp_path, 20, {"w": torch.ones(9000)}, best=0, keep=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000000010.pt"]

@@ -1,4 +1,3 @@
-import csv
 import json
 import signal
 import subprocess
@@ -24,75 +23,14 @@ from geotranslate.translation.plan import plan_training
 from geotranslate.translation.precision import choose_arithmetic
 from geotranslate.translation.predict import predict_scenes
 from geotranslate.translation.predict_config import PredictConfig
-from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run
+from geotranslate.translation.run_record import read_config
 from geotranslate.translation.sessions import read_sessions
 from geotranslate.translation.train import learn, resume, train
 from geotranslate.translation.validation import spread
+from tests.translation.runs import FOLDERS, KIND, TINY, config, finish, rows_without_time, same
 
-FOLDERS = {"pairs": ("images", "images2"), "heaps": ("A/images", "B/images")}
-KIND = {"pix2pix": "pairs", "cyclegan": "heaps"}
-TINY = {
-    "width": 4,
-    "blocks": 1,
-    "discriminator_width": 4,
-    "crop": 32,
-    "updates": 4,
-    "samples_every": 20,
-    "device": "cpu",
-    "precision": "float32",
-}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums come out the same only with the same threads; and tiny networks are quicker with one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def make_chips(make_raster, tmp_path):
-    """Writes chips of 2 float32 bands (A) and of 3 uint8 bands (B) that follow from them."""
-
-    def make(kind="pairs", *, count=10, side=36, name="chips"):
-        random = np.random.default_rng(0)
-        for number in range(count):
-            a = random.normal(-12, 4, (2, side, side)).cumsum(axis=2).astype("float32")
-            b = np.stack([a[0], a[1], a.mean(axis=0)])
-            b = (255 * (b - b.min()) / np.ptp(b)).astype("uint8")
-            for folder, pixels in zip(FOLDERS[kind], (a, b), strict=True):
-                make_raster(f"{name}/{folder}/{number:09d}.tif", pixels, col=50 * number)
-        return tmp_path / name
-
-    return make
-
-
-def config(**settings):
-    return TrainConfig(**TINY | settings)
-
-
-def finish(steps):
-    *_, last = steps
-    return last
-
-
-def same(one, other):
-    """Whether two checkpoints hold the same, but for the clock."""
-    if isinstance(one, dict):
-        keys = one.keys() - {"seconds"}
-        return keys == other.keys() - {"seconds"} and all(same(one[k], other[k]) for k in keys)
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    return one == other or (one != one and other != other)
-
-
-def rows_without_time(run):
-    with (run / "log.csv").open(newline="") as file:
-        return [[*row[:1], *row[2:]] for row in csv.reader(file)]
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 KILLED = """
 import sys
@@ -223,10 +161,15 @@ def test_folders_of_others_are_refused_even_with_overwrite(make_chips, tmp_path,
     assert thesis.read_text() == "years of work"
 
 
-def test_other_words_may_begin_a_run_anew_that_has_no_checkpoint(make_chips, tmp_path):
+def test_other_words_may_begin_a_run_anew_that_has_no_checkpoint(make_chips, tmp_path, monkeypatch):
+    def failing(*_):
+        raise OSError("the disk was unplugged")
+
     chips, run = make_chips(), tmp_path / "run"
-    next(steps := train(chips, run, config(samples_every=1, checkpoint_every=4)))
-    steps.close()
+    monkeypatch.setattr(module, "measure_generators", failing)
+    with pytest.raises(OSError, match="unplugged"):
+        finish(train(chips, run, config(samples_every=1, checkpoint_every=1)))
+    monkeypatch.undo()
     assert [file.name for file in (run / "samples").iterdir()] == ["000000001.png"]
     assert finish(train(chips, run, config(seed=1))).update == 4
     assert "seed = 1" in (run / "config.toml").read_text()
@@ -251,9 +194,9 @@ def test_settings_without_effect_may_differ(make_chips, tmp_path):
     chips, run = make_chips(), tmp_path / "run"
     next(steps := train(chips, run, config(checkpoint_every=1)))
     steps.close()
-    assert finish(train(chips, run, config(checkpoint_every=1, samples_every=1))).update == 4
-    with pytest.raises(SettingError, match="width cannot be given to --resume"):
-        plan_resumption(run, width=8)
+    other = {"samples_every": 1, "keep_checkpoints": 1, "checkpoint_minutes": 0}
+    assert finish(train(chips, run, config(checkpoint_every=1, **other))).update == 4
+    assert TrainConfig(**read_config(run)).keep_checkpoints == 1
 
 
 def test_other_chips_are_refused_and_the_same_ones_may_move(make_chips, tmp_path):

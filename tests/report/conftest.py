@@ -107,7 +107,7 @@ def make_run(tmp_path: Path) -> MakeRun:
     ) -> Path:
         run = tmp_path / name
         run.mkdir(parents=True)
-        (run / "job.json").write_text(json.dumps({"chips": str(chips), "work": {}}))
+        (run / "job.json").write_text(json.dumps({"chips": str(chips), "work": {}, "changes": []}))
         config = TrainConfig(**{"updates": 60, "checkpoint_every": 20, **(settings or {})})
         (run / "config.toml").write_text(tomli_w.dumps(config.settings()))
         lines = [",".join(COLUMNS)] if rows else []

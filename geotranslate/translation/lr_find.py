@@ -73,9 +73,8 @@ class Advice:
     """What the trials say.
 
     Attributes:
-        valley: the middle, by factors, of the rates along which the loss falls: from a tenth of
-            its whole fall to nine tenths.
-        steepest: the rate at which it falls quickest.
+        valley: the rate at which the loss has come half of its whole way down.
+        steepest: the rate at which it falls quickest, in the middle half of that way.
         rates: of all trials.
         losses: smoothed.
     """
@@ -155,17 +154,21 @@ def advise(trials: Sequence[Trial]) -> Advice:
     losses = np.array([trial.loss for trial in known])
     if len(known) >= FEWEST:
         unchanged = float(losses[: max(1, round(UNCHANGED * len(known)))].mean())
-        smooth = gaussian_filter1d(losses, SMOOTHED * known[-1].updates, mode="nearest")
+        width = SMOOTHED * known[-1].updates
+        smooth = gaussian_filter1d(losses, width, mode="nearest")
+        # A slope feels noise more than a level does.
+        slope = gaussian_filter1d(losses, 2 * width, order=1, mode="nearest")
         sound = _before_it_rises(smooth)
         fall = unchanged - float(sound.min())
         if fall >= SMALLEST_FALL * unchanged:
-            end = int(np.argmax(sound <= unchanged - 0.9 * fall))
-            above = np.flatnonzero(sound[:end] > unchanged - 0.1 * fall)
+            fallen = (unchanged - sound) / fall
+            half, end = int(np.argmax(fallen >= 0.5)), int(np.argmax(fallen >= 0.75))
+            above = np.flatnonzero(fallen[:end] < 0.25)
             start = int(above[-1]) if above.size else 0
-            quickest = start + int(np.diff(sound[start : end + 1]).argmin())
+            quickest = start + int(slope[start : end + 1].argmin())
             return Advice(
-                valley=math.sqrt(rates[start] * rates[end]),
-                steepest=math.sqrt(rates[quickest] * rates[quickest + 1]),
+                valley=float(rates[half]),
+                steepest=float(rates[quickest]),
                 rates=tuple(rates.tolist()),
                 losses=tuple(smooth.tolist()),
             )

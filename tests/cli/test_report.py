@@ -14,7 +14,7 @@ def folder(tmp_path):
     """A run that has just begun."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "job.json").write_text(json.dumps({"chips": "chips", "work": {}}))
+    (folder / "job.json").write_text(json.dumps({"chips": "chips", "work": {}, "changes": []}))
     (folder / "config.toml").write_text(tomli_w.dumps(TrainConfig().settings()))
     return folder
 

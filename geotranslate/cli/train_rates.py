@@ -27,8 +27,8 @@ def show_rates(plan: Plan, picture: Path, *, quiet: bool, as_json: bool) -> None
     advice = advise(trials)
     draw_rates(advice, picture)
     finish(
-        f"Take a --learning-rate from {advice.valley:.1e} (half of the fall is done) to "
-        f"{advice.steepest:.1e} (where it falls quickest). {picture} shows it.",
+        f"Take a --learning-rate of {advice.valley:.1e}, where half of the fall is done, or "
+        f"{advice.steepest:.1e}, where it falls quickest. {picture} shows it.",
         {"valley": advice.valley, "steepest": advice.steepest, "picture": picture},
         as_json=as_json,
     )

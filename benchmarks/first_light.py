@@ -219,8 +219,8 @@ def cycle_errors(data: Path, out: Path, config: TrainConfig, run: Path) -> tuple
         network.to(plan.device)
     prepare = Preparation(bundle.domain_a, bundle.domain_b, plan.device)
     show = Show(plan.folder, "train", plan.folder.chip_size, prepare)
-    before = measure_generators(model, model.generators, show)["cycle"]
-    after = measure_generators(model, bundle.generators, show)["cycle"]
+    before = measure_generators(model, model.generators, show).figures["cycle"]
+    after = measure_generators(model, bundle.generators, show).figures["cycle"]
     return before, after
 
 

@@ -29,7 +29,24 @@ OTHERS = {
         "higher",
         "mean of PSNR and PSNR 8 x 8, less what contrast and sharpness miss; the best is kept",
     ),
+    "cycle_score": Figure(
+        "cycle score",
+        "dB",
+        "higher",
+        "how near A and B come back, less how far translations are from looking real; the best is "
+        "kept",
+    ),
     "cycle": Figure("cycle", "", "lower", "distance of A and B from themselves, there and back"),
+    "kid": Figure(
+        "KID",
+        "",
+        "lower",
+        "how far translations as a whole are from looking like real images of B; blind to whether "
+        "each shows the right place",
+    ),
+    "kid_floor": Figure("KID floor", "", "", "what KID is of real images of B, by chance"),
+    "kid_a": Figure("KID of A", "", "lower", "the same for translations to A"),
+    "kid_a_floor": Figure("KID floor of A", "", "", "what KID is of real images of A, by chance"),
 }
 """Figures of a run that `evaluate` does not have."""
 

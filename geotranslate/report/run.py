@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +10,13 @@ from typing import Any
 from geotranslate.errors import OutputError
 from geotranslate.raster.output import RECORD_NAME
 from geotranslate.report.pictures import Sample, read_samples
+from geotranslate.translation.guards import Warned, read_guards
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.log import read_log
 from geotranslate.translation.run_record import SAMPLES, read_config, read_job
 from geotranslate.translation.sessions import Session, read_sessions
 
-GUARDS_NAME = "guards.csv"
 MODEL_RECORD = "model/model.json"
-
-
-@dataclass(frozen=True)
-class Warned:
-    """A guard that fired.
-
-    Attributes:
-        update: at which.
-        guard: its name.
-        sentence: what it saw, and what to do.
-    """
-
-    update: int
-    guard: str
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,7 @@ def read_run(path: Path) -> RunRecord:
         best=model.get("updates"),
         figures=model.get("figures", {}),
         samples=read_samples(path / SAMPLES),
-        warnings=_read_warnings(path / GUARDS_NAME),
+        warnings=read_guards(path),
         sessions=read_sessions(path),
     )
 
@@ -105,13 +89,3 @@ def _read_model(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record
-
-
-def _read_warnings(path: Path) -> list[Warned]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Warned(int(row["update"]), row["guard"], row["sentence"])
-            for row in csv.DictReader(file)
-        ]

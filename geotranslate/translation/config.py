@@ -165,6 +165,10 @@ class TrainConfig(Settings):
     samples_every: int = Field(default_factory=_tenth_of_updates, ge=1)
     """Updates from one picture in samples/ to the next; unset, a tenth, at most 1000."""
 
+    kid_features: str | None = None
+    """safetensors file of the network whose features KID compares for images of B; unset, one with
+    random weights."""
+
     init_from: str | None = None
     """Model whose weights the generators begin with: a bundle, a run, or a ResNet generator's .pth
     file of the papers' PyTorch code."""

@@ -1,4 +1,7 @@
-"""The table of a run, ``log.csv``: losses and figures by update, for people and spreadsheets."""
+"""The tables of a run by update, such as ``log.csv`` with its losses and figures.
+
+They are for people and spreadsheets.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Log:
         elif kept != lines:
             write_text(self.path, "".join(kept))
 
-    def write(self, columns: Sequence[str], row: Mapping[str, float]) -> None:
+    def write(self, columns: Sequence[str], row: Mapping[str, float | str]) -> None:
         """Add a row; values that it lacks stay empty.
 
         Args:
@@ -64,5 +67,5 @@ def read_log(path: Path) -> list[dict[str, float]]:
         ]
 
 
-def _spell(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.7g}"
+def _spell(value: float | str) -> str:
+    return f"{value:.7g}" if isinstance(value, float) else str(value)

@@ -46,13 +46,13 @@ class Figure:
     Attributes:
         title: as it stands in a table.
         unit: "" for a plain number, "band" for the band's own unit.
-        best: which way is better.
+        best: which way is better; "" for a yardstick.
         meaning: what it is, and what it does not see.
     """
 
     title: str
     unit: str
-    best: Literal["higher", "lower", "0", "1"]
+    best: Literal["higher", "lower", "0", "1", ""]
     meaning: str
 
 

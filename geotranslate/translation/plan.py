@@ -19,6 +19,7 @@ from geotranslate.networks.build import (
 )
 from geotranslate.translation.config import LARGEST_CROP, WITHOUT_EFFECT, TrainConfig
 from geotranslate.translation.cyclegan import CycleGANConfig, shared_channels
+from geotranslate.translation.kid import read_features
 from geotranslate.translation.pix2pix import Pix2PixConfig
 from geotranslate.translation.precision import Arithmetic, choose_arithmetic, choose_device
 from geotranslate.translation.starting_weights import Start, read_start
@@ -100,6 +101,10 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
     losses = loss_config(config)
     if isinstance(losses, CycleGANConfig):
         shared_channels(losses, len(folder.domain_a.bands), len(folder.domain_b.bands))
+    if config.kid_features is not None:
+        features = Path(config.kid_features).resolve()
+        read_features(features, len(folder.domain_b.bands))
+        config = config.model_copy(update={"kid_features": str(features)})
     if config.init_from is not None:
         model = Path(config.init_from).resolve()
         config = config.model_copy(update={"init_from": str(model)})

@@ -24,6 +24,7 @@ from geotranslate.raster.output import (
 from geotranslate.translation import bundle, checkpoint, tensorboard
 from geotranslate.translation.checkpoint import list_checkpoints
 from geotranslate.translation.config import BUILT_IN
+from geotranslate.translation.guards import NAME as GUARDS_NAME
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.plan import Plan
 from geotranslate.translation.run_record import CONFIG_NAME, REPORT_NAME, SAMPLES, read_job
@@ -160,5 +161,5 @@ def _clear(run: Path) -> None:
             with suppress(OSError):  # it holds other things, or is not there
                 folder.rmdir()
         # The record goes last, so that a folder cleared by half is still known as a run.
-        for name in (LOG_NAME, SESSIONS_NAME, REPORT_NAME, CONFIG_NAME, RECORD_NAME):
+        for name in (LOG_NAME, GUARDS_NAME, SESSIONS_NAME, REPORT_NAME, CONFIG_NAME, RECORD_NAME):
             (run / name).unlink(missing_ok=True)

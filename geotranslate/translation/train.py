@@ -1,18 +1,18 @@
 """Learning a translation: the loop, and the run folder in which it can be interrupted anywhere.
 
-A run folder holds ``config.toml`` (the settings as resolved), ``log.csv``, ``sessions.json`` (who
-worked on it, on what hardware), ``samples/``, ``checkpoints/`` and two bundles: ``model/``, of the
-best generators, and ``model-last/``, of those that were measured last. A run that is killed,
-stopped or closed at any moment goes on from its newest checkpoint and ends with the same bytes as
-one that was never interrupted (on the same machine's CPU): all that is random in an update is a
-function of the seed and the update's number.
+A run folder holds ``config.toml`` (the settings as resolved), ``log.csv``, ``guards.csv`` where
+guards fired, ``sessions.json`` (who worked on it, on what hardware), ``samples/``, ``checkpoints/``
+and two bundles: ``model/``, of the best generators, and ``model-last/``, of those that were
+measured last. A run that is killed, stopped or closed at any moment goes on from its newest
+checkpoint and ends with the same bytes as one that was never interrupted (on the same machine's
+CPU): all that is random in an update is a function of the seed and the update's number.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ from geotranslate.translation.checkpoint import (
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import Preparation, load_batches, training_batches
 from geotranslate.translation.failures import out_of_memory, went_wrong
+from geotranslate.translation.guards import NAME as GUARDS_NAME
+from geotranslate.translation.guards import Guards, Warned
 from geotranslate.translation.held_interrupts import held_interrupts
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.log import NAME as LOG_NAME
@@ -46,10 +48,10 @@ from geotranslate.translation.run_record import SAMPLES
 from geotranslate.translation.sessions import begin_session, keep_session
 from geotranslate.translation.validation import (
     BEST,
+    Measured,
     Show,
     draw_samples,
     figure_names,
-    is_better,
     measure_generators,
 )
 
@@ -73,6 +75,7 @@ class Progress:
         figures: as measured last; empty before the first checkpoint, and without validation chips.
         best: update whose generators are in the bundle; 0 before the first checkpoint.
         row: what this update added to the log, by column; empty where it added nothing.
+        warnings: what the guards said after this update.
     """
 
     update: int
@@ -81,6 +84,7 @@ class Progress:
     figures: Mapping[str, float]
     best: int
     row: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[Warned] = ()
 
 
 def train(
@@ -135,7 +139,8 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Generator[Progre
         state = load_checkpoint(run)
         update, recorded = (0, 0) if state is None else (state["update"], state["recorded"])
         record_work(plan, run, job, update=update)
-        Log(run / LOG_NAME).cut_back(recorded)
+        for table in (LOG_NAME, GUARDS_NAME):
+            Log(run / table).cut_back(recorded)
         if state is not None:
             # The process may have died between its last two steps.
             drop_old_checkpoints(run, best=state["best"], keep=plan.config.keep_checkpoints)
@@ -180,6 +185,7 @@ class _Run:
         self.losses = RecentLosses(run, losses)
         self.mean: dict[str, float] = {}
         self.log = Log(run / LOG_NAME)
+        self.guards = Guards(run, plan.config.gan_loss, state and state["guards"])
         self.session = begin_session(plan.device, plan.arithmetic, self.learner.update + 1)
 
     def go(self) -> Iterator[Progress]:
@@ -214,23 +220,25 @@ class _Run:
         logging_now = update % LOG_EVERY == 0 or saving
         if logging_now or self.plan.device.type == "cpu":
             self.losses.fetch()
-        figures, row = self.figures, dict[str, float]()
+        measured, row, warnings = Measured(self.figures), dict[str, float](), list[Warned]()
         if saving or drawing:
             generators = self._averaged()
         if drawing:
             self._draw(generators)
         if saving:
-            figures = self._measure(generators)
+            measured = self._measure(generators)
         with held_interrupts():
-            self.figures, self.recorded = figures, update
+            self.figures, self.recorded = measured.figures, update
             if logging_now:
                 self.mean = self.losses.mean()
-                row = self._log(figures if saving else {})
+                row = self._log(self.figures if saving else {})
+                warnings += self.guards.see_losses(update, self.mean)
             if saving:
+                warnings += self.guards.see_signs(update, measured.signs, measured.clipped)
                 self._keep_models(generators)
             if saving or self._is_time():
                 self._keep_state()
-        return Progress(update, config.updates, self.mean, figures, self.best, row)
+        return Progress(update, config.updates, self.mean, self.figures, self.best, row, warnings)
 
     def _averaged(self) -> dict[str, nn.Module]:
         """Copies of the averaged generators, with statistics of their own."""
@@ -250,9 +258,10 @@ class _Run:
         for update in range(1, count + 1):
             yield self.prepare.images_of(domain, self.batches.images_of(domain, update))
 
-    def _measure(self, generators: Mapping[str, nn.Module]) -> dict[str, float]:
+    def _measure(self, generators: Mapping[str, nn.Module]) -> Measured:
+        features = self.plan.config.kid_features
         with computing(self.plan.arithmetic, self.plan.device):
-            return measure_generators(self.learner.model, generators, self.show)
+            return measure_generators(self.learner.model, generators, self.show, features)
 
     def _draw(self, generators: Mapping[str, nn.Module]) -> None:
         folder = self.run / SAMPLES
@@ -287,7 +296,7 @@ class _Run:
         config, update = self.plan.config, self.learner.update
         self._require_numbers()
         figure = self.figures.get(BEST[config.model], float("nan"))
-        if not self.best or not is_better(config.model, self.best_figure, figure):
+        if not self.best or not self.best_figure > figure:
             self.best, self.best_figure = update, figure
             self._save_bundle(MODEL, generators)
             log.info("%s holds the generators of update %d", self.run / MODEL, update)
@@ -344,4 +353,5 @@ class _Run:
             "best": self.best,
             "best_figure": self.best_figure,
             "figures": self.figures,
+            "guards": self.guards.state(),
         }

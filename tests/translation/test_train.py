@@ -27,7 +27,7 @@ from geotranslate.translation.run_folder import claim_run
 from geotranslate.translation.run_record import read_config
 from geotranslate.translation.sessions import read_sessions
 from geotranslate.translation.train import learn, resume, train
-from geotranslate.translation.validation import spread
+from geotranslate.translation.validation import Measured, spread
 from tests.translation.runs import FOLDERS, KIND, TINY, config, finish, rows_without_time, same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -296,7 +296,7 @@ def test_the_bundle_holds_the_best_generators_and_their_checkpoint_stays(
     make_chips, tmp_path, monkeypatch
 ):
     scores = iter([1.0, 5.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr(module, "measure_generators", lambda *_: {"score": next(scores)})
+    monkeypatch.setattr(module, "measure_generators", lambda *_: Measured({"score": next(scores)}))
     run = tmp_path / "run"
     last = finish(train(make_chips(), run, config(updates=5, checkpoint_every=1)))
     assert last.best == read_bundle_record(run).updates == 2

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 NAME = "guards.csv"
 COLUMNS = ("update", "guard", "sentence")
 
+NO_NUMBER = "no number"
+"""The guard that stops a run: a loss or a weight is no number any more."""
+
 GRACE = 200
 """Updates in which translations may look like anything: networks begin with noise."""
 

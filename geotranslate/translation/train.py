@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geotranslate.errors import TrainingError
 from geotranslate.networks.norms import reestimate_statistics
 from geotranslate.raster.output import explained
 from geotranslate.translation.bundle import FOLDER as MODEL
@@ -34,7 +35,7 @@ from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import Preparation, load_batches, training_batches
 from geotranslate.translation.failures import out_of_memory, went_wrong
 from geotranslate.translation.guards import NAME as GUARDS_NAME
-from geotranslate.translation.guards import Guards, Warned
+from geotranslate.translation.guards import NO_NUMBER, Guards, Warned
 from geotranslate.translation.held_interrupts import held_interrupts
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.log import NAME as LOG_NAME
@@ -206,6 +207,9 @@ class _Run:
                 yield self._record()
         except (KeyboardInterrupt, GeneratorExit):
             self._keep_state()
+            raise
+        except TrainingError as error:
+            self.guards.tell(Warned(self.learner.update, NO_NUMBER, str(error)))
             raise
 
     def _record(self) -> Progress:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from geotranslate.errors import TrainingError
+from geotranslate.translation import guards
 from geotranslate.translation import train as module
 from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
 from geotranslate.translation.cyclegan import CycleGAN
@@ -24,6 +25,7 @@ SETTINGS = {"updates": 6, "checkpoint_every": 3, "samples_every": 2, "checkpoint
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch):
     monkeypatch.setattr(module, "STATISTICS_IMAGES", 8)
+    monkeypatch.setattr(guards, "CLIPPED", -1.0)  # so that a guard fires at the first checkpoint
 
 
 @pytest.fixture
@@ -49,10 +51,9 @@ def ends_alike(run, whole):
 
 
 def files(run):
+    paths = [path for name in ("model", "model-last", "samples") for path in (run / name).iterdir()]
     return {
-        path.relative_to(run).as_posix(): path.read_bytes()
-        for folder in ("model", "model-last", "samples")
-        for path in (run / folder).iterdir()
+        path.relative_to(run).as_posix(): path.read_bytes() for path in [*paths, run / "guards.csv"]
     }
 
 

@@ -58,6 +58,9 @@ USUAL_LEAST = 0.05
 NO_CLOSER = 0.8
 """Share of the input's own distance to the truth that a copy does not come below."""
 
+SHOWN = 0.5
+"""Share of a flat picture's distance to the input that a copy stays below."""
+
 HIDDEN = 3.0
 """Times by which rounding to 8 bits makes the way back worse where a copy hides in small steps."""
 
@@ -104,9 +107,14 @@ class Warned:
 
 
 def input_copy(signs: Signs) -> str | None:
-    """The translation is the input: nearer to it than to the truth, and no nearer to the truth."""
-    gained = signs.to_truth < NO_CLOSER * signs.input_to_truth
-    if not signs.to_input < signs.to_truth or gained:
+    """The translation is nearer to the input than to the truth, and is a copy.
+
+    A copy shows what varies in the input, which a flat picture does not, and comes no closer to the
+    truth than the input, as translations do where both sides look alike.
+    """
+    copied = signs.to_input < SHOWN * signs.input_to_flat
+    no_closer = signs.to_truth >= NO_CLOSER * signs.input_to_truth
+    if not (signs.to_input < signs.to_truth and copied and no_closer):
         return None
     return (
         f"what {signs.way} makes is nearer to its input than to the truth (mean distances "

@@ -40,6 +40,7 @@ class Signs:
         to_input: mean distance from the input, in grey.
         to_truth: mean distance from the truth, in grey.
         input_to_truth: mean distance of the input from the truth, in grey.
+        input_to_flat: mean distance of the input from its own mean, in grey.
         likeness: correlation with the input in grey, mean over chips.
         bands: by band, the correlation of cells' means with the truth, or without one with the
             same band of the input.
@@ -59,6 +60,7 @@ class Signs:
     to_input: float = NAN
     to_truth: float = NAN
     input_to_truth: float = NAN
+    input_to_flat: float = NAN
     likeness: float = NAN
     bands: Mapping[str, float] = field(default_factory=dict)
     spread: float = NAN
@@ -107,7 +109,7 @@ class Observer:
         """
         self._way, self._names = way, target.names
         self._paired, self._shared = paired, shared
-        self._distances: list[tuple[float, float, float]] = []
+        self._distances: list[list[float]] = []
         self._likeness: list[float] = []
         self._cells: dict[str, list[np.ma.MaskedArray[Any, Any]]] = {
             "given": [],
@@ -141,9 +143,8 @@ class Observer:
                 each.mean(axis=0)[shown.real_valid]
                 for each in (shown.given, shown.fake, shown.real)
             )
-            pairs = (fake, given), (fake, real), (given, real)
-            to_input, to_truth, between = (float(np.mean(np.abs(x - y))) for x, y in pairs)
-            self._distances.append((to_input, to_truth, between))
+            pairs = (fake, given), (fake, real), (given, real), (given, given.mean())
+            self._distances.append([float(np.mean(np.abs(x - y))) for x, y in pairs])
 
     def see_way_back(self, cycle: float, rounded: float) -> None:
         """Take in how far a chip was from itself, there and back, without rounding and with."""
@@ -151,7 +152,7 @@ class Observer:
 
     def signs(self) -> Signs:
         """Of all chips so far."""
-        to_input, to_truth, input_to_truth = _means(self._distances, 3)
+        to_input, to_truth, input_to_truth, input_to_flat = _means(self._distances, 4)
         cycle, rounded = _means(self._cycles, 2)
         off, mirrored = self._histogram()
         spreads = {name: _spread(chips) for name, chips in self._cells.items()}
@@ -161,6 +162,7 @@ class Observer:
             to_input=to_input,
             to_truth=to_truth,
             input_to_truth=input_to_truth,
+            input_to_flat=input_to_flat,
             likeness=_mean(self._likeness),
             bands=self._bands(),
             spread=spreads["fake"],
@@ -254,5 +256,5 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else NAN
 
 
-def _means(rows: Sequence[tuple[float, ...]], columns: int) -> list[float]:
+def _means(rows: Sequence[Sequence[float]], columns: int) -> list[float]:
     return [_mean([row[column] for row in rows]) for column in range(columns)]

@@ -6,8 +6,24 @@ import torch
 
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.translation.batch import Batch
+from geotranslate.translation.data import Preparation
+from geotranslate.translation.learner import Learner
 from geotranslate.translation.metrics import ValueRange, measure
-from geotranslate.translation.validation import TOLERANCE, _compare, score, spread
+from geotranslate.translation.plan import plan_training
+from geotranslate.translation.validation import (
+    BEST,
+    NEAR_ENOUGH,
+    TOLERANCE,
+    Show,
+    _compare,
+    cycle_score,
+    figure_names,
+    measure_generators,
+    score,
+    spread,
+)
+from tests.translation.runs import config
+from tests.translation.steps import flat
 
 BYTES = ValueRange((0.0,), (255.0,))
 
@@ -62,3 +78,76 @@ def test_a_run_measures_in_physical_units():
 def test_chips_are_taken_at_even_distances():
     assert spread(10, 4) == [0, 2, 5, 7]
     assert spread(3, 4) == [0, 1, 2]
+
+
+# Without a truth ---------------------------------------------------------------------------------
+
+UNPAIRED = {"cycle": 0.4, "kid": 0.9, "kid_floor": 0.1, "kid_a": 0.3, "kid_a_floor": 0.1}
+
+
+def test_the_cycle_score_is_nearness_less_what_looks_unreal():
+    expected = -10 * np.log10(0.4) - (10 * np.log10(10) + 10 * np.log10(4)) / 2
+    assert cycle_score(UNPAIRED) == pytest.approx(expected)
+    assert cycle_score({"cycle": 0.4}) == pytest.approx(-10 * np.log10(0.4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "better"),
+    [({"cycle": 0.2}, True), ({"kid": 0.3}, True), ({"kid_a": 0.6}, False), ({"kid": 2}, False)],
+)
+def test_the_cycle_score_rewards_both_ways_of_being_good(changes, better):
+    assert (cycle_score(UNPAIRED | changes) > cycle_score(UNPAIRED)) is better
+
+
+def test_neither_a_perfect_way_back_nor_luck_with_kid_is_rewarded():
+    near = UNPAIRED | {"cycle": NEAR_ENOUGH}
+    assert cycle_score(near | {"cycle": 0.001}) == cycle_score(near)
+    # A copy comes back at once and looks like its input: it loses.
+    assert cycle_score(UNPAIRED | {"cycle": 0.0, "kid": 8.0, "kid_a": 8.0}) < cycle_score(UNPAIRED)
+    assert cycle_score(UNPAIRED | {"kid": -0.2}) == cycle_score(UNPAIRED | {"kid": 0})
+
+
+def measured_of(plan, learner):
+    """What the generators of a learner make of validation chips."""
+    prepare = Preparation(plan.folder.domain_a, plan.folder.domain_b, plan.device)
+    generators = {name: each.network for name, each in learner.averages.items()}
+    return measure_generators(learner.model, generators, Show(plan.folder, "val", 32, prepare))
+
+
+@pytest.mark.parametrize(("model", "kind"), [("pix2pix", "pairs"), ("cyclegan", "heaps")])
+def test_every_run_has_its_figures(make_chips, model, kind):
+    plan = plan_training(make_chips(kind, count=50), config(model=model))
+    found = measured_of(plan, Learner(plan))
+    assert set(found.figures) == set(figure_names(model, paired=plan.folder.paired))
+    assert all(np.isfinite(value) for value in found.figures.values())
+    assert found.figures["kid_floor"] > 0
+    assert BEST[model] in found.figures
+    ways = ["A to B", "B to A"] if model == "cyclegan" else ["A to B"]
+    assert [each.way for each in found.signs] == ways
+    assert set(found.clipped) == {
+        f"{name} of {letter}"
+        for letter, domain in (("A", plan.folder.domain_a), ("B", plan.folder.domain_b))
+        for name in domain.names
+    }
+    if model == "cyclegan":
+        total = sum(each.cycle for each in found.signs)
+        assert found.figures["cycle"] == pytest.approx(total, rel=0.5)  # of one chip of four
+        assert all(each.rounded_cycle < 2 * each.cycle for each in found.signs)
+
+
+def test_measuring_draws_no_random_numbers_and_changes_nothing(make_chips):
+    plan = plan_training(make_chips("heaps", count=50), config(model="cyclegan"))
+    learner = Learner(plan)
+    state, numbers = flat(learner.state_dict()), torch.get_rng_state()
+    one, other = (measured_of(plan, learner) for _ in range(2))
+    assert torch.equal(numbers, torch.get_rng_state())
+    assert torch.equal(state, flat(learner.state_dict()))
+    assert one.figures == other.figures
+    assert str(one) == str(other)
+
+
+def test_one_band_has_no_spectral_angle():
+    bands = (Band(name="grey"),)
+    domain = Domain(bands=bands, dtype="uint8", resolution_m=(1.0, 1.0), low=(0.0,), high=(255.0,))
+    real = torch.rand(1, 1, 32, 32)
+    assert np.isnan(_compare(real, Batch(real, real), domain).sam)

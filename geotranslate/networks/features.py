@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 
 SCALES = (1, 2, 4, 8)
 """Sides in pixels of the squares whose means are the pixels that the layers see."""
@@ -44,8 +43,8 @@ class Features(nn.Module):
         self.layers = nn.ModuleList()
         for weight, bias in layers:
             # Weights of its own would be drawn from the numbers that others rely on.
-            layer = skip_init(nn.Conv2d, weight.shape[1], weight.shape[0], SIDE)
-            layer.load_state_dict({"weight": weight, "bias": bias})
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], SIDE, device="meta")
+            layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
             self.layers.append(layer)
         self.requires_grad_(requires_grad=False)
 

@@ -41,8 +41,9 @@ from geotranslate.translation.plan import (
 )
 from geotranslate.translation.predict import predict_scenes
 from geotranslate.translation.predict_config import PredictConfig
+from geotranslate.translation.show import Show
 from geotranslate.translation.train import train
-from geotranslate.translation.validation import Show, measure_generators
+from geotranslate.translation.validation import measure_generators
 
 HELD_OUT = ("014", "142", "156", "168")
 SCENE = "scene_3072"

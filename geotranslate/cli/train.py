@@ -102,6 +102,7 @@ def train(
     """
     from geotranslate.report.page import write_report
     from geotranslate.translation.bundle import FOLDER, read_bundle_record
+    from geotranslate.translation.guards import read_guards
     from geotranslate.translation.plan import plan_training
     from geotranslate.translation.resumption import plan_resumption
     from geotranslate.translation.run_record import REPORT_NAME
@@ -166,9 +167,11 @@ def train(
     else:
         sentence = f"{run} was finished before, by the same words: nothing to do"
     figures = ", ".join(f"{name} {value:.3g}" for name, value in record.figures.items())
+    warnings = read_guards(run)
+    fired = f" Guards fired: {', '.join(each.guard for each in warnings)}." if warnings else ""
     finish(
         f"{sentence}. {model} holds the generators of update {record.updates}"
-        f"{f' ({figures})' if figures else ''}. {page} shows how it went.\n"
+        f"{f' ({figures})' if figures else ''}.{fired} {page} shows how it went.\n"
         f"Next: geotranslate predict {shlex.quote(str(run))} SCENE -o OUT.tif",
         {
             "run": str(run),
@@ -178,6 +181,7 @@ def train(
             "trained": done,
             "best_update": record.updates,
             "figures": record.figures,
+            "guards": [vars(each) for each in warnings],
             "seconds": seconds,
         },
         as_json=as_json,

@@ -116,11 +116,11 @@ def input_copy(signs: Signs) -> str | None:
     no_closer = signs.to_truth >= NO_CLOSER * signs.input_to_truth
     if not (signs.to_input < signs.to_truth and copied and no_closer):
         return None
+    mend = "a higher --l1 and --pool-l2" if math.isnan(signs.cycle) else "a lower --cycle"
     return (
         f"what {signs.way} makes is nearer to its input than to the truth (mean distances "
         f"{signs.to_input:.2g} and {signs.to_truth:.2g}), so that images are passed through "
-        "instead of translated: look at samples/, and give the distance to the truth more weight "
-        "(--l1, --pool-l2) or learn for more updates"
+        f"instead of translated: look at samples/, and if they stay so begin anew with {mend}"
     )
 
 

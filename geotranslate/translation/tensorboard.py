@@ -1,4 +1,4 @@
-"""A run for TensorBoard: the rows of its log and its samples as events."""
+"""A run for TensorBoard: the rows of its log, its samples and what guards said as events."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def watched(steps: Iterable[Progress], run: Path) -> Iterator[Progress]:
             for name, value in step.row.items():
                 if name != "update":
                     writer.add_scalar(name, value, step.update)
+            for each in step.warnings:
+                writer.add_text(f"guards/{each.guard}", each.sentence, step.update)
             picture = run / SAMPLES / f"{step.update:09d}.png"
             if picture.exists():
                 with Image.open(picture) as file:

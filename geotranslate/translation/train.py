@@ -46,12 +46,12 @@ from geotranslate.translation.recent_losses import RecentLosses
 from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run, record_work
 from geotranslate.translation.run_record import SAMPLES
+from geotranslate.translation.samples import draw_samples
 from geotranslate.translation.sessions import begin_session, keep_session
+from geotranslate.translation.show import Show
 from geotranslate.translation.validation import (
     BEST,
     Measured,
-    Show,
-    draw_samples,
     figure_names,
     measure_generators,
 )

@@ -1,12 +1,11 @@
-"""What a run shows of its generators: figures on validation chips, and pictures."""
+"""How good a run's generators are: figures on validation chips, and signs for the guards."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,14 +16,14 @@ from geotranslate.chips.folder import ChipFolder
 from geotranslate.choices import ModelName
 from geotranslate.networks.context import Context
 from geotranslate.raster.domain import Domain, to_physical
-from geotranslate.raster.pictures import choose_stretch, write_grid
 from geotranslate.translation.batch import Batch, hide
-from geotranslate.translation.data import Draw, Preparation, StoredBatch, read_images, read_pairs
+from geotranslate.translation.data import StoredBatch
 from geotranslate.translation.kid import distances, read_features
 from geotranslate.translation.learning import predicting
 from geotranslate.translation.losses import masked_l1
 from geotranslate.translation.metrics import Figures, ValueRange, measure, summarize
 from geotranslate.translation.models import Model
+from geotranslate.translation.show import Show, array_of, valid_of
 from geotranslate.translation.signs import (
     Observer,
     Shown,
@@ -35,11 +34,6 @@ from geotranslate.translation.signs import (
 
 MEASURED_CHIPS = 32
 """Validation chips, at most, that figures are taken from."""
-
-SHOWN_CHIPS = 4
-
-MIDDLE = Draw(chip=0, row=0.5, col=0.5, turn=0)
-"""The only file given, cropped in its middle, as it lies."""
 
 ROUNDED_EVERY = 4
 """Of so many chips the way back is taken once more, from a translation rounded to 8 bits."""
@@ -62,32 +56,6 @@ CYCLE_SCORE = "cycle_score"
 
 BEST: dict[ModelName, str] = {"pix2pix": SCORE, "cyclegan": CYCLE_SCORE}
 """The figure by which the best generators are kept; higher is better."""
-
-
-class Column(NamedTuple):
-    """A column of the samples.
-
-    Attributes:
-        title: over it.
-        picture: what it shows, by name.
-        kind: "a" or "b", whose stretch it has.
-        source: "a" or "b", whose valid pixels it has.
-    """
-
-    title: str
-    picture: str
-    kind: str
-    source: str
-
-
-COLUMNS = (
-    Column("A", "real_a", "a", "a"),
-    Column("A to B", "fake_b", "b", "a"),
-    Column("and back", "rec_a", "a", "a"),
-    Column("B", "real_b", "b", "b"),
-    Column("B to A", "fake_a", "a", "b"),
-    Column("and back", "rec_b", "b", "b"),
-)
 
 
 def figure_names(model: ModelName, *, paired: bool) -> list[str]:
@@ -130,48 +98,6 @@ def cycle_score(figures: Mapping[str, float]) -> float:
     ]
     nearness = -10 * math.log10(max(figures[CYCLE], NEAR_ENOUGH))
     return nearness - (sum(missed) / len(missed) if missed else 0)
-
-
-@dataclass(frozen=True)
-class Show:
-    """Chips that generators are tried on.
-
-    Attributes:
-        folder: whose chips.
-        split: which of them.
-        side: of the squares taken from their middle, in pixels.
-        prepare: brings them onto the device.
-    """
-
-    folder: ChipFolder
-    split: str
-    side: int
-    prepare: Preparation
-
-    def batches(self, limit: int) -> Iterator[Batch]:
-        """Up to ``limit`` chips of each domain, spread over the split; one a batch."""
-        return map(self.prepare, self.stored(limit))
-
-    def stored(self, limit: int) -> Iterator[StoredBatch]:
-        """The same as their files hold them."""
-        files_a, files_b = (self.folder.files(domain, self.split) for domain in "ab")
-        numbers_a, numbers_b = spread(len(files_a), limit), spread(len(files_b), limit)
-        for number_a, number_b in zip(numbers_a, numbers_b, strict=False):
-            chosen_a, chosen_b = [files_a[number_a]], [files_b[number_b]]
-            if self.folder.paired:
-                pairs = list(zip(chosen_a, chosen_b, strict=True))
-                yield read_pairs(pairs, [MIDDLE], self.side)
-            else:
-                yield StoredBatch(
-                    read_images(chosen_a, [MIDDLE], self.side),
-                    read_images(chosen_b, [MIDDLE], self.side),
-                )
-
-
-def spread(count: int, limit: int) -> list[int]:
-    """At most ``limit`` of the numbers below ``count``, at even distances."""
-    wanted = min(count, limit)
-    return [index * count // wanted for index in range(wanted)]
 
 
 @dataclass(frozen=True)
@@ -267,11 +193,11 @@ class _Way:
         given, fake = pictures[f"real_{self._source}"], pictures[f"fake_{self._target}"]
         real = pictures[f"real_{self._target}"]
         shown = Shown(
-            given=_array(given),
-            fake=_array(fake),
-            real=_array(real),
-            given_valid=_valid(valid[self._source], given),
-            real_valid=_valid(valid[self._target], real),
+            given=array_of(given),
+            fake=array_of(fake),
+            real=array_of(real),
+            given_valid=valid_of(valid[self._source], given),
+            real_valid=valid_of(valid[self._target], real),
         )
         self._observer.see(shown)
         self._looks.to(fake.device)
@@ -336,7 +262,7 @@ class _Clipped:
             self._domains, self._shares, (batch.a, batch.b), strict=True
         ):
             pixels = stored.pixels[0].numpy()
-            valid = _valid(stored.valid, stored.pixels)
+            valid = valid_of(stored.valid, stored.pixels)
             if valid.any():
                 shares.append(share_clipped(pixels, valid, domain))
 
@@ -358,68 +284,9 @@ def _compare(fake_b: Tensor, batch: Batch, domain: Domain) -> Figures:
     normalization = domain.normalization()
 
     def physical(images: Tensor) -> NDArray[np.float64]:
-        return to_physical(normalization.inverse(_array(images)), domain.bands)
+        return to_physical(normalization.inverse(array_of(images)), domain.bands)
 
     ends = zip(domain.low, domain.high, strict=True)
     limits = ValueRange(domain.low, tuple(high if high > low else low + 1 for low, high in ends))
-    valid = _valid(batch.valid_b, batch.real_b)
+    valid = valid_of(batch.valid_b, batch.real_b)
     return measure(physical(fake_b), physical(batch.real_b), valid, limits)
-
-
-def draw_samples(path: Path, model: Model, generators: Mapping[str, nn.Module], show: Show) -> None:
-    """Draw a few chips as a PNG: A, translated, B, and the way back where the model learns it.
-
-    Real and translated images of a domain have the same stretch: that of the real ones.
-
-    Args:
-        path: the PNG.
-        model: which way of learning; nothing in it changes.
-        generators: by name, such as averaged ones.
-        show: what to draw.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    batches = list(show.batches(SHOWN_CHIPS))
-    shown = [
-        {"real_a": batch.real_a, "real_b": batch.real_b, **model.pictures(batch, generators)}
-        for batch in batches
-    ]
-    valid = [
-        {"a": _valid(batch.valid_a, batch.real_a), "b": _valid(batch.valid_b, batch.real_b)}
-        for batch in batches
-    ]
-    stretches = {
-        kind: choose_stretch(
-            domain.bands,
-            [
-                (_array(pictures[f"real_{kind}"]), seen[kind])
-                for pictures, seen in zip(shown, valid, strict=True)
-            ],
-        )
-        for kind, domain in (("a", show.folder.domain_a), ("b", show.folder.domain_b))
-    }
-    columns = [column for column in COLUMNS if column.picture in shown[0]]
-    write_grid(
-        path,
-        [column.title for column in columns],
-        [
-            [
-                stretches[column.kind].paint(_array(pictures[column.picture]), seen[column.source])
-                for column in columns
-            ]
-            for pictures, seen in zip(shown, valid, strict=True)
-        ],
-    )
-
-
-def _array(images: Tensor) -> NDArray[Any]:
-    """The one image of a batch, (bands, rows, cols)."""
-    return images[0].float().cpu().numpy()
-
-
-def _valid(valid: Tensor | None, images: Tensor) -> NDArray[np.bool_]:
-    """Where the one image of a batch is valid, (rows, cols)."""
-    if valid is None:
-        return np.ones(images.shape[-2:], bool)
-    return np.asarray(valid[0, 0].cpu().numpy() > 0)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from geotranslate.cli.train import train
 from geotranslate.errors import SettingError, TrainingError
-from geotranslate.translation import lr_find
+from geotranslate.translation import guards, lr_find
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import TrainingBatches
 from geotranslate.translation.lr_find import Trial
@@ -40,18 +40,21 @@ def test_there_is_a_flag_for_each_setting_and_it_says_what_it_does():
         assert flags[name].help.startswith(field.description)
 
 
-def test_a_run_says_what_it_does_and_what_came_of_it(chips, tmp_path):
+def test_a_run_says_what_it_does_and_what_came_of_it(chips, tmp_path, monkeypatch):
+    monkeypatch.setattr(guards, "CLIPPED", -1.0)  # so that a guard fires
     out = tmp_path / "run"
     done = run("-o", out, chips, TINY, "--updates 30 --checkpoint-every 30")
     assert done.exit_code == 0, done.output
     assert "pix2pix from 3 pairs: 30 updates of 4 x 24 px, on cpu in float32." in done.stderr
     assert "the rest about" in done.stderr
     assert "Trained 30 updates in" in done.stdout
+    assert "Guards fired: clipping. " in done.stdout
     assert f"{out / 'model'} holds the generators of update 30" in done.stdout
     assert f"geotranslate predict {out} SCENE" in done.stdout
 
     page = out / "report.html"
     assert f"{page} shows how it went." in done.stdout
+    assert "<b>Update 30, clipping.</b>" in page.read_text()
     written = page.stat().st_mtime_ns
 
     again = run("--resume", out)

@@ -178,10 +178,10 @@ def test_bands_are_shared_by_name_but_not_by_number():
 
 
 class Hides(nn.Module):
-    """A to B: a coarse picture that holds the input in steps of less than 8 bits."""
+    """A to B: a coarse picture of something else that holds the input in less than 8 bits."""
 
     def forward(self, images, context):
-        return (images * 4).round() / 4 + images / 512
+        return (images.flip(-1) * 4).round() / 4 + images / 512
 
 
 class Finds(nn.Module):
@@ -192,17 +192,22 @@ class Finds(nn.Module):
 
 
 class Learned(nn.Module):
-    """What comes back near enough and lies in what can be seen."""
+    """What can be seen is all there is."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
 
     def forward(self, images, context):
-        return 0.95 * images
+        return self.factor * images
 
 
 @pytest.mark.parametrize(
     ("there", "back", "found"),
     [
         (Hides(), Finds(), {"hidden copy"}),
-        (Learned(), Learned(), {"passed through"}),
+        (Learned(-0.9), Learned(-1.1), set()),
+        (Learned(0.95), Learned(0.95), {"passed through"}),
     ],
 )
 def test_a_copy_that_hides_is_found_by_rounding(make_chips, there, back, found):
@@ -218,9 +223,7 @@ def test_a_copy_that_hides_is_found_by_rounding(make_chips, there, back, found):
         way.see_way_back(pictures, batch, {"g_ba": back})
     signs = way.signs()
     assert signs.cycle < 0.15
-    # The coarse picture of a hidden copy is the input's too.
-    assert fired(signs) - {"passed through"} == found - {"passed through"}
-    assert fired(signs) >= found
+    assert fired(signs) == found
 
 
 def test_rounding_is_that_of_8_bits():
@@ -362,8 +365,8 @@ def test_every_guard_says_what_why_and_what_to_do_in_one_sentence(places, tmp_pa
 
 
 def test_a_healthy_run_says_nothing(make_chips, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "GRACE", 20)
-    words = config(updates=60, checkpoint_every=30)
+    monkeypatch.setattr(module, "GRACE", 10)
+    words = config(updates=40, checkpoint_every=20)
     steps = list(train(make_chips(count=40), tmp_path / "run", words))
     assert [step for step in steps if step.warnings] == []
     assert not (tmp_path / "run" / "guards.csv").exists()

@@ -5,6 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from geotranslate.errors import SettingError
+from geotranslate.translation import guards
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.log import read_log
 from geotranslate.translation.tensorboard import watched
@@ -26,8 +27,9 @@ def chips(make_raster, tmp_path):
     return tmp_path / "chips"
 
 
-def test_events_hold_what_the_log_holds_also_of_a_run_that_was_resumed(chips, tmp_path):
+def test_events_hold_what_the_log_holds_also_of_a_run_that_was_resumed(chips, tmp_path, monkeypatch):
     run = tmp_path / "run"
+    monkeypatch.setattr(guards, "CLIPPED", -1.0)  # so that a guard fires at the first checkpoint
     steps = watched(train(chips, run, CONFIG), run)
     while next(steps).update < 6:
         pass
@@ -49,6 +51,8 @@ def test_events_hold_what_the_log_holds_also_of_a_run_that_was_resumed(chips, tm
     pictures = events.Images("samples")
     assert [picture.step for picture in pictures] == [4, 8]
     assert pictures[0].encoded_image_string.startswith(b"\x89PNG")
+    (said,) = events.Tensors("guards/clipping/text_summary")
+    assert said.step == 2
 
 
 def test_without_tensorboard_nothing_is_begun_and_the_mend_is_said(chips, tmp_path, monkeypatch):

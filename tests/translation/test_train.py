@@ -27,7 +27,7 @@ from geotranslate.translation.run_folder import claim_run
 from geotranslate.translation.run_record import read_config
 from geotranslate.translation.sessions import read_sessions
 from geotranslate.translation.train import learn, resume, train
-from geotranslate.translation.validation import Measured, spread
+from geotranslate.translation.validation import Measured
 from tests.translation.runs import FOLDERS, KIND, TINY, config, finish, rows_without_time, same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -445,12 +445,6 @@ def test_the_defaults_are_those_of_the_parts():
             assert getattr(ours, names.get(name, name)) == value, name
     assert ONLY_FOR.keys() <= TrainConfig.model_fields.keys()
     assert TrainConfig(**ours.settings()) == ours
-
-
-def test_chips_to_look_at_are_spread_over_all():
-    assert spread(100, 4) == [0, 25, 50, 75]
-    assert spread(3, 4) == [0, 1, 2]
-    assert spread(0, 4) == []
 
 
 def test_a_damaged_job_file_is_no_run(make_chips, tmp_path):

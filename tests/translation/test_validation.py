@@ -10,17 +10,16 @@ from geotranslate.translation.data import Preparation
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.metrics import ValueRange, measure
 from geotranslate.translation.plan import plan_training
+from geotranslate.translation.show import Show, spread
 from geotranslate.translation.validation import (
     BEST,
     NEAR_ENOUGH,
     TOLERANCE,
-    Show,
     _compare,
     cycle_score,
     figure_names,
     measure_generators,
     score,
-    spread,
 )
 from tests.translation.runs import config
 from tests.translation.steps import flat
@@ -78,6 +77,7 @@ def test_a_run_measures_in_physical_units():
 def test_chips_are_taken_at_even_distances():
     assert spread(10, 4) == [0, 2, 5, 7]
     assert spread(3, 4) == [0, 1, 2]
+    assert spread(0, 4) == []
 
 
 # Without a truth ---------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ COLLAPSED = 0.1
 VARIED = 0.02
 """Spread of inputs that do differ, in [-1, 1]."""
 
-INVERTED = -0.3
+INVERTED = -0.4
 """Correlation below which dark and bright are exchanged, and not by chance."""
 
 MIRRORED = 0.5

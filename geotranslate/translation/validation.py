@@ -235,7 +235,7 @@ class _Way:
         """KID and its floor, by their names."""
         if not self._fake or not self._real:
             return {}
-        fake, real = (torch.cat(each).double().cpu().numpy() for each in (self._fake, self._real))
+        fake, real = (torch.cat(each).cpu().double().numpy() for each in (self._fake, self._real))
         found = distances(fake, real, same_places=self._paired)
         return dict(zip(KID[self._target], found, strict=True))
 

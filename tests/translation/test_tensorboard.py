@@ -27,7 +27,9 @@ def chips(make_raster, tmp_path):
     return tmp_path / "chips"
 
 
-def test_events_hold_what_the_log_holds_also_of_a_run_that_was_resumed(chips, tmp_path, monkeypatch):
+def test_events_hold_what_the_log_holds_also_of_a_run_that_was_resumed(
+    chips, tmp_path, monkeypatch
+):
     run = tmp_path / "run"
     monkeypatch.setattr(guards, "CLIPPED", -1.0)  # so that a guard fires at the first checkpoint
     steps = watched(train(chips, run, CONFIG), run)

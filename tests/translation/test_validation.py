@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from geotranslate.errors import SettingError
+from geotranslate.networks.features import random_features
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.translation.batch import Batch
 from geotranslate.translation.data import Preparation
@@ -111,7 +114,8 @@ def measured_of(plan, learner):
     """What the generators of a learner make of validation chips."""
     prepare = Preparation(plan.folder.domain_a, plan.folder.domain_b, plan.device)
     generators = {name: each.network for name, each in learner.averages.items()}
-    return measure_generators(learner.model, generators, Show(plan.folder, "val", 32, prepare))
+    show = Show(plan.folder, "val", 32, prepare)
+    return measure_generators(learner.model, generators, show, plan.config.kid_features)
 
 
 @pytest.mark.parametrize(("model", "kind"), [("pix2pix", "pairs"), ("cyclegan", "heaps")])
@@ -144,6 +148,21 @@ def test_measuring_draws_no_random_numbers_and_changes_nothing(make_chips):
     assert torch.equal(state, flat(learner.state_dict()))
     assert one.figures == other.figures
     assert str(one) == str(other)
+
+
+def test_features_from_a_file_give_another_kid(make_chips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for bands in (2, 3):
+        state = random_features(bands, seed=9).state_dict()
+        save_file({name: each.contiguous() for name, each in state.items()}, f"{bands}.safetensors")
+    chips = make_chips(count=50)
+    plain = plan_training(chips, config())
+    other = plan_training(chips, config(kid_features="3.safetensors"))
+    assert other.config.kid_features == str(tmp_path / "3.safetensors")
+    one, two = (measured_of(plan, Learner(plan)).figures for plan in (plain, other))
+    assert {name for name in one if one[name] != two[name]} == {"kid", "kid_floor"}
+    with pytest.raises(SettingError, match=r"no features for images of 3 bands.*shapes \(32, 2, 3"):
+        plan_training(chips, config(kid_features="2.safetensors"))
 
 
 def test_one_band_has_no_spectral_angle():

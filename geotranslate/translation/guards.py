@@ -67,6 +67,9 @@ HIDDEN = 3.0
 ALIKE = 0.95
 """Correlation with the input above which a translation is the input."""
 
+TRULY_ALIKE = 0.8
+"""Correlation of truth and input above which a translation may be that much like the input."""
+
 COLLAPSED = 0.1
 """Share of the real images' spread below which all translations are one."""
 
@@ -135,14 +138,16 @@ def hidden_copy(signs: Signs) -> str | None:
     )
 
 
-def input_passed(signs: Signs) -> str | None:
-    """Without pairs: the translation correlates with the input as only the input does."""
-    if math.isnan(signs.cycle) or not signs.likeness > ALIKE:
+def passed_through(signs: Signs) -> str | None:
+    """The translation correlates with the input as only the input does."""
+    right = signs.true_likeness > TRULY_ALIKE
+    if not signs.likeness > ALIKE or right or input_copy(signs):
         return None
+    mend = "a lower --cycle or --identity 0" if math.isnan(signs.true_likeness) else "more --blocks"
     return (
         f"what {signs.way} makes is its input in other shades (correlation "
         f"{signs.likeness:.2f}), so that nothing is translated unless A and B do look that alike: "
-        "look at samples/, and begin anew with a lower --cycle or --identity 0"
+        f"look at samples/, and if they stay so begin anew with {mend}"
     )
 
 
@@ -166,6 +171,8 @@ def inversion(signs: Signs) -> str | None:
     worst = min(known, key=lambda name: known[name], default="")
     if worst and known[worst] < INVERTED:
         seen = f"dark and bright are exchanged in band {worst} (correlation {known[worst]:.2f})"
+    elif signs.likeness > ALIKE:
+        return None  # a copy has the brightness of its input, which may be mirrored
     elif signs.off > FAR and signs.mirrored_off < MIRRORED * signs.off:
         seen = "the brightness is that of real images with dark and bright exchanged"
     else:
@@ -191,7 +198,7 @@ def saturation(signs: Signs) -> str | None:
 OF_SIGNS: dict[str, Callable[[Signs], str | None]] = {
     "input copy": input_copy,
     "hidden copy": hidden_copy,
-    "passed through": input_passed,
+    "passed through": passed_through,
     "collapse": collapse,
     "inversion": inversion,
     "saturation": saturation,

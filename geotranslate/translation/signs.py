@@ -42,6 +42,7 @@ class Signs:
         input_to_truth: mean distance of the input from the truth, in grey.
         input_to_flat: mean distance of the input from its own mean, in grey.
         likeness: correlation with the input in grey, mean over chips.
+        true_likeness: that of the truth with the input.
         bands: by band, the correlation of cells' means with the truth, or without one with the
             same band of the input.
         spread: standard deviation from chip to chip, over cells and bands.
@@ -62,6 +63,7 @@ class Signs:
     input_to_truth: float = NAN
     input_to_flat: float = NAN
     likeness: float = NAN
+    true_likeness: float = NAN
     bands: Mapping[str, float] = field(default_factory=dict)
     spread: float = NAN
     input_spread: float = NAN
@@ -111,6 +113,7 @@ class Observer:
         self._paired, self._shared = paired, shared
         self._distances: list[list[float]] = []
         self._likeness: list[float] = []
+        self._true_likeness: list[float] = []
         self._cells: dict[str, list[np.ma.MaskedArray[Any, Any]]] = {
             "given": [],
             "fake": [],
@@ -145,6 +148,7 @@ class Observer:
             )
             pairs = (fake, given), (fake, real), (given, real), (given, given.mean())
             self._distances.append([float(np.mean(np.abs(x - y))) for x, y in pairs])
+            self._true_likeness.append(_correlation(given, real))
 
     def see_way_back(self, cycle: float, rounded: float) -> None:
         """Take in how far a chip was from itself, there and back, without rounding and with."""
@@ -164,6 +168,7 @@ class Observer:
             input_to_truth=input_to_truth,
             input_to_flat=input_to_flat,
             likeness=_mean(self._likeness),
+            true_likeness=_mean(self._true_likeness),
             bands=self._bands(),
             spread=spreads["fake"],
             input_spread=spreads["given"],

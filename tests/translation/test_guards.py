@@ -30,6 +30,7 @@ from geotranslate.translation.guards import (
     read_guards,
     won,
 )
+from geotranslate.translation.pix2pix import Pix2Pix
 from geotranslate.translation.plan import plan_training
 from geotranslate.translation.signs import (
     Observer,
@@ -432,3 +433,27 @@ def test_what_guards_said_is_a_table(tmp_path):
     for each in said:
         watch.tell(each)
     assert read_guards(tmp_path) == said
+
+
+def test_what_was_said_after_the_last_checkpoint_is_said_once(make_chips, tmp_path, monkeypatch):
+    def third_row(losses, chance):
+        return {"d": "the third row came, so that it is said: go on"} if len(losses) == 3 else {}
+
+    monkeypatch.setitem(module.OF_LOSSES, "third row", third_row)
+    chips, run, words = make_chips(), tmp_path / "run", config(updates=45, checkpoint_every=30)
+    original, calls = Pix2Pix.step, []
+
+    def failing(self, batch, draws):
+        calls.append(1)
+        if len(calls) == 43:
+            raise OSError("power failure")
+        return original(self, batch, draws)
+
+    monkeypatch.setattr(Pix2Pix, "step", failing)
+    with pytest.raises(OSError, match="power failure"):
+        finish(train(chips, run, words))
+    assert load_checkpoint(run)["update"] == 30
+    assert [(each.update, each.guard) for each in read_guards(run)] == [(40, "third row")]
+    said = [each for step in train(chips, run, words) for each in step.warnings]
+    assert read_guards(run) == said
+    assert [(each.update, each.guard) for each in said] == [(40, "third row")]

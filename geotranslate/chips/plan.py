@@ -32,7 +32,8 @@ from geotranslate.chips.windows import (
 )
 from geotranslate.errors import ChipsError, GridError, SettingError
 from geotranslate.raster.area import read_area
-from geotranslate.raster.grid import Bounds, Grid
+from geotranslate.raster.bounds import Bounds
+from geotranslate.raster.grid import Grid
 
 logger = logging.getLogger(__name__)
 

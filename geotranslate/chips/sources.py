@@ -161,9 +161,13 @@ def _check_pixel_sizes(paths: Sequence[str], grids: Sequence[Grid]) -> None:
         f"{sizes[smallest]:.3g} m"
     )
     if ratio >= SIZES_USABLE:
+        # In units of the coarse scene's CRS, which need not be that of the fine one.
+        x, y = (side / ratio for side in grids[largest].resolution)
         raise GridError(
-            f"{found}: what a model learns of one size is wrong for the other. Give scenes of one "
-            "pixel size, or warp them first: `gdalwarp -tr 10 10 fine.tif coarse.tif`."
+            f"{found}: what a model learns of one size is wrong for the other. If they are bands "
+            "of one scene, join them: `gdalbuildvrt -separate -resolution highest scene.vrt ...`. "
+            "If not, give scenes of one pixel size: "
+            f"`gdalwarp -tr {x:.6g} {y:.6g} -r bilinear {paths[largest]} resampled.tif`."
         )
     if ratio > SIZES_ALIKE:
         logger.warning("%s; a model takes both for the same size.", found)

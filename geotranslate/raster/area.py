@@ -18,7 +18,8 @@ from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
 from geotranslate.errors import SettingError, reason
-from geotranslate.raster.grid import Bounds, Grid
+from geotranslate.raster.bounds import Bounds
+from geotranslate.raster.grid import Grid
 
 # A straight edge in one CRS is a curve in another: edges get this many corners more.
 CORNERS_PER_EXTENT = 200

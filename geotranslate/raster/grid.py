@@ -11,14 +11,12 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geotranslate.errors import GridError, SettingError
+from geotranslate.raster.bounds import Bounds, spell_bounds
 
 METRES_PER_DEGREE = 111_320.0
 
 # Thousandths of a pixel are rounding errors: bounds are written with rounded decimals.
 SLACK = 1e-3
-
-Bounds = tuple[float, float, float, float]
-"""(left, bottom, right, top) in the units of a CRS."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +141,6 @@ class Grid:
             width=self.width,
             height=self.height,
         )
-
-
-def spell_bounds(bounds: Bounds) -> str:
-    """Bounds as a person reads them."""
-    return "(" + ", ".join(f"{edge:.10g}" for edge in bounds) + ")"
 
 
 def offsets(length: int, size: int, stride: int) -> list[int]:

@@ -92,14 +92,18 @@ def check_same_kind(first: Scene, other: Scene) -> None:
         ("units", [b.unit for b in first.bands], [b.unit for b in other.bands]),
         ("scales", [b.scale for b in first.bands], [b.scale for b in other.bands]),
         ("offsets", [b.offset for b in first.bands], [b.offset for b in other.bands]),
-        ("types", first.dtype, other.dtype),
+        ("types", [first.dtype], [other.dtype]),
     ):
         if ours != theirs:
             raise BandError(
-                f"{other.path} has other {what} ({theirs}) than {first.path} ({ours}), so the "
-                "same number would mean different things. Give scenes of one kind, or choose "
-                "bands that all of them have."
+                f"{other.path} has other {what} ({_listed(theirs)}) than {first.path} "
+                f"({_listed(ours)}), so the same number would mean different things. Give scenes "
+                "of one kind, or choose bands that all of them have."
             )
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(str(value) or "none" for value in values)
 
 
 def read_onto(scene: Scene, grid: Grid, window: Window, resampling: Resampling) -> Chip | None:

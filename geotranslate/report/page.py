@@ -58,7 +58,8 @@ def write_report(run: Path, path: Path | None = None) -> Path:
         The path of the file.
 
     Raises:
-        OutputError: the folder is none of a run, or the file cannot be written.
+        SettingError: the folder is none of a run.
+        OutputError: the file cannot be written.
     """
     path = path or run / REPORT_NAME
     write_text(path, render(read_run(run)))

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geotranslate.errors import OutputError
-from geotranslate.raster.output import RECORD_NAME
 from geotranslate.report.pictures import Sample, read_samples
 from geotranslate.translation.guards import Warned, read_guards
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.log import read_log
-from geotranslate.translation.run_record import SAMPLES, read_config, read_job
+from geotranslate.translation.run_record import SAMPLES, read_config, require_job
 from geotranslate.translation.sessions import Session, read_sessions
 
 MODEL_RECORD = "model/model.json"
@@ -57,14 +55,9 @@ def read_run(path: Path) -> RunRecord:
     """Read what there is; a run that is not finished, or has hardly begun, has less of it.
 
     Raises:
-        OutputError: the folder is none of a run.
+        SettingError: the folder is none of a run.
     """
-    job = read_job(path)
-    if job is None:
-        raise OutputError(
-            f"{path} holds no {RECORD_NAME}, so there is no run to report on. Give the folder that "
-            "`geotranslate train` wrote."
-        )
+    job = require_job(path)
     log = path / LOG_NAME
     rows = read_log(log) if log.exists() else []
     model = _read_model(path / MODEL_RECORD)

@@ -66,8 +66,9 @@ def _by_model(table: dict[ModelName, Any]) -> Any:
 
 
 def _tenth_of_updates(settings: dict[str, Any]) -> int:
-    tenth: int = settings["updates"] // 10
-    return max(1, min(1000, tenth))
+    """A tenth; in short runs more, since figures and pictures take longer than some updates."""
+    updates: int = settings["updates"]
+    return min(updates, max(20, min(1000, updates // 10)))
 
 
 class TrainConfig(Settings):
@@ -153,7 +154,8 @@ class TrainConfig(Settings):
     """cyclegan: translated images kept for the discriminators."""
 
     checkpoint_every: int = Field(default_factory=_tenth_of_updates, ge=1)
-    """Updates from one checkpoint, with its figures, to the next; unset, a tenth, at most 1000."""
+    """Updates from one checkpoint, with its figures, to the next; unset, a tenth of all, but 20 to
+    1000."""
 
     checkpoint_minutes: float = Field(10.0, ge=0)
     """Minutes from one checkpoint to the next, where the updates take that long; without figures,
@@ -163,7 +165,7 @@ class TrainConfig(Settings):
     """Newest checkpoints that stay, beside that of the best update."""
 
     samples_every: int = Field(default_factory=_tenth_of_updates, ge=1)
-    """Updates from one picture in samples/ to the next; unset, a tenth, at most 1000."""
+    """Updates from one picture in samples/ to the next; unset, as with checkpoints."""
 
     kid_features: str | None = None
     """safetensors file of the network whose features KID compares for images of B; unset, one with

@@ -201,11 +201,11 @@ def _choose_crop(config: TrainConfig, folder: ChipFolder) -> int:
     if config.generator == "unet":
         networks += f" of depth {config.depth}"
     if largest < smallest:
-        shallower = ", a smaller --depth" if config.generator == "unet" else ""
+        shallower = "choose a smaller --depth or " if config.generator == "unet" else "choose "
         raise SettingError(
             f"the chips are {folder.chip_size} px, but {networks} and its discriminator take sides "
             f"of {smallest} px and more, in multiples of {stride} px. Cut the scenes with --size "
-            f"{smallest} or more{shallower}, or fewer --discriminator-layers."
+            f"{smallest} or more, or {shallower}fewer --discriminator-layers."
         )
     if config.crop is None:
         return max(min(largest, LARGEST_CROP // stride * stride), smallest)

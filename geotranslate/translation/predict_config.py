@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from geotranslate.choices import Direction, Precision, PredictBlend, PredictDecibel, Seams, Turns
 from geotranslate.errors import SettingError
+from geotranslate.raster.bounds import Bounds, check_bounds
 from geotranslate.translation.settings import Settings
 
 
@@ -62,7 +63,7 @@ class PredictConfig(Settings):
     aoi: str | Path | None = None
     """Polygons in a vector file of any CRS; pixels whose centre is outside come out invalid."""
 
-    bounds: tuple[float, float, float, float] | None = None
+    bounds: Bounds | None = None
     """Part to be translated, in each scene's CRS."""
 
     check_seams: bool = False
@@ -79,6 +80,8 @@ class PredictConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.bounds is not None:
+            check_bounds(self.bounds)
         if self.statistics is not None and self.seams not in (None, "scene"):
             raise SettingError(
                 "a file of statistics holds those of whole scenes, which --seams "

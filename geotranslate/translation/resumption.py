@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geotranslate.errors import ChipsError, OutputError, SettingError
-from geotranslate.raster.output import RECORD_NAME
+from geotranslate.errors import ChipsError, SettingError
 from geotranslate.translation.checkpoint import list_checkpoints
 from geotranslate.translation.config import BUILT_IN, WITHOUT_EFFECT, TrainConfig
 from geotranslate.translation.plan import Plan, plan_training
-from geotranslate.translation.run_record import CONFIG_NAME, read_config, read_job
+from geotranslate.translation.run_record import CONFIG_NAME, read_config, require_job
 from geotranslate.translation.starting_weights import Start
 
 
@@ -27,17 +26,11 @@ def plan_resumption(
         settings: those of `WITHOUT_EFFECT` may be others; the rest must be as they are.
 
     Raises:
-        OutputError: the folder is none of a run.
-        SettingError: a setting is another without being among the changes, one is to be changed
-            that cannot be, or nothing would be learned with the changes.
+        SettingError: the folder is none of a run, a setting is another without being among the
+            changes, one is to be changed that cannot be, or nothing would be learned with them.
         ChipsError: the chips are gone.
     """
-    job = read_job(run)
-    if job is None:
-        raise OutputError(
-            f"{run} holds no {RECORD_NAME}, so it is no run to go on with. Give the folder that "
-            "`geotranslate train` wrote."
-        )
+    job = require_job(run)
     chips = Path(job["chips"])
     if not chips.exists():
         raise ChipsError(

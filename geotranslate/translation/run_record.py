@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from geotranslate.errors import OutputError
+from geotranslate.errors import OutputError, SettingError
 from geotranslate.raster.output import RECORD_NAME
 
 CONFIG_NAME = "config.toml"
@@ -28,6 +28,22 @@ def read_job(run: Path) -> dict[str, Any] | None:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return None
     return job if isinstance(job, dict) and {"chips", "work", "changes"} <= job.keys() else None
+
+
+def require_job(run: Path) -> dict[str, Any]:
+    """What a run's folder says, as `read_job` gives it.
+
+    Raises:
+        SettingError: the folder is none of a run.
+    """
+    job = read_job(run)
+    if job is None:
+        found = f"holds no {RECORD_NAME} of a run" if run.exists() else "does not exist"
+        raise SettingError(
+            f"{run} {found}, so there is no run to read. Give the folder that `geotranslate train` "
+            "wrote."
+        )
+    return job
 
 
 def read_config(run: Path) -> dict[str, Any]:

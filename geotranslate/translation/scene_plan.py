@@ -13,9 +13,10 @@ from rasterio.windows import Window
 
 from geotranslate.errors import GridError, SettingError
 from geotranslate.raster.area import Area
+from geotranslate.raster.bounds import Bounds
 from geotranslate.raster.cores import Core, Lattice, plan_cores
 from geotranslate.raster.domain import Band
-from geotranslate.raster.grid import Bounds, Grid
+from geotranslate.raster.grid import Grid
 from geotranslate.raster.output import check_same_work, read_record
 from geotranslate.raster.scene import RASTER_SUFFIXES, Scene
 from geotranslate.raster.vrt import Source

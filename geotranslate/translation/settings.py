@@ -11,6 +11,18 @@ from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, mode
 
 from geotranslate.errors import SettingError
 
+CHOICES = {
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "{le:g} or less",
+    "literal_error": "{expected}",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+}
+"""What may be chosen, by the type of pydantic's error or the type's first word."""
+
 
 class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Settings by name, checked when they are made.
@@ -37,5 +49,7 @@ def _sentence(error: Any) -> str:
         return f"{name} is no setting. Leave it out, or correct its spelling."
     if error["type"] == "missing":
         return f"{name} is missing. Give it."
-    wanted = error["msg"].removeprefix("Input should be ")
-    return f"{name} is {error['input']!r} and should be {wanted}. Choose such a value."
+    kind: str = error["type"]
+    choice = CHOICES.get(kind) or CHOICES.get(kind.split("_")[0])
+    mend = f"Choose {choice.format(**error.get('ctx', {}))}" if choice else error["msg"]
+    return f"{name} cannot be {error['input']!r}. {mend}."

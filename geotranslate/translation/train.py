@@ -127,8 +127,8 @@ def resume(
         Progress after each update; nothing when the run was finished before.
 
     Raises:
-        OutputError: the folder is none of a run.
-        SettingError: another setting is given, or one is to be changed that cannot be.
+        SettingError: the folder is none of a run, another setting is given, or one is to be
+            changed that cannot be.
         Others: as `train`.
     """
     yield from learn(plan_resumption(run, changes=changes, **settings), run)

@@ -119,8 +119,23 @@ def test_scenes_of_two_kinds_are_refused(make_raster):
         str(make_raster("a.tif", PLAIN)),
         str(make_raster("b.tif", PLAIN.astype(np.uint8))),
     ]
-    with pytest.raises(BandError, match="Give scenes of one kind"):
+    with pytest.raises(BandError, match=r"\(uint8\) than .* \(uint16\).* Give scenes of one kind"):
         read_sources(paths)
+
+
+def test_bands_that_differ_are_named(make_raster):
+    named = (Band(name="VV", unit="dB"), Band(name="VH"))
+    paths = [
+        str(make_raster("a.tif", PLAIN, bands=named)),
+        str(make_raster("b.tif", PLAIN, bands=(Band(name="VV"), Band(name="VH")))),
+        str(make_raster("c.tif", PLAIN, bands=(Band(name="R"), Band(name="G")))),
+    ]
+    for other, found in (
+        (1, r"units \(none, none\) .*\(dB, none\)"),
+        (2, r"bands \(R, G\) .*VH\)"),
+    ):
+        with pytest.raises(BandError, match=found):
+            read_sources([paths[0], paths[other]])
 
 
 def test_a_nodata_value_that_no_pixel_can_have_is_refused(make_raster):
@@ -136,7 +151,9 @@ def test_pixel_sizes_that_do_not_go_together(make_raster, caplog, factor, refuse
         str(make_raster("b.tif", PLAIN, transform=coarse)),
     ]
     if refused:
-        with pytest.raises(GridError, match=r"b\.tif has pixels of 25 m.*gdalwarp -tr"):
+        with pytest.raises(
+            GridError, match=r"b\.tif has pixels of 25 m.*-tr 10 10 -r \S+ \S+b\.tif "
+        ):
             read_sources(paths)
     else:
         read_sources(paths)

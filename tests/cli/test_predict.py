@@ -178,6 +178,7 @@ def test_the_check_for_seams_says_where_there_is_too_little_to_tell(
     ("words", "status", "mend"),
     [
         (["--bounds", "1,2,3"], 2, "Write left,bottom,right,top"),
+        (["--bounds", "10,0,0,10"], 2, "Give left,bottom,right,top, with left below right"),
         (["--bounds", "0,0,10,10"], 2, "Give bounds as left,bottom,right,top"),
         (["--aoi", "missing.gpkg"], 2, "Give a file of polygons"),
         (["--size", "0"], 2, "1024 is a good one"),

@@ -5,7 +5,7 @@ import tomli_w
 from click.testing import CliRunner
 
 from geotranslate.cli.report import report
-from geotranslate.errors import OutputError
+from geotranslate.errors import SettingError
 from geotranslate.translation.config import TrainConfig
 
 
@@ -33,4 +33,4 @@ def test_it_writes_the_page_and_says_where(folder, tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    assert isinstance(run(tmp_path).exception, OutputError)
+    assert isinstance(run(tmp_path).exception, SettingError)

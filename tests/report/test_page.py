@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from geotranslate.errors import OutputError
+from geotranslate.errors import OutputError, SettingError
 from geotranslate.report.page import _draw_rate, write_report
 from geotranslate.report.run import read_run
 from geotranslate.report.templates import spell_bytes, spell_duration
@@ -156,9 +156,11 @@ def test_a_page_may_lie_elsewhere_and_the_run_is_not_touched(make_run, tmp_path)
     assert sorted(run.rglob("*")) == before
 
 
-def test_a_folder_that_is_no_run_is_refused_with_the_mend(tmp_path):
-    with pytest.raises(OutputError, match="Give the folder that `geotranslate train` wrote"):
-        write_report(tmp_path)
+@pytest.mark.parametrize(("name", "found"), [("", "holds no job.json"), ("no", "does not exist")])
+def test_a_folder_that_is_no_run_is_refused_with_the_mend(tmp_path, name, found):
+    mend = f"{found}.* Give the folder that `geotranslate train` wrote"
+    with pytest.raises(SettingError, match=mend):
+        write_report(tmp_path / name)
 
 
 def test_a_page_that_cannot_be_written_is_said_with_the_mend(make_run, tmp_path):

@@ -14,6 +14,7 @@ TINY = {
     "discriminator_width": 4,
     "crop": 32,
     "updates": 4,
+    "checkpoint_every": 1,
     "samples_every": 20,
     "device": "cpu",
     "precision": "float32",

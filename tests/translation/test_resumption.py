@@ -41,6 +41,12 @@ def test_the_rate_follows_the_new_total(make_chips, tmp_path):
     assert rates == pytest.approx([2e-4 * 2 / 4, 2e-4 * 1 / 4])
 
 
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    for folder, found in ((tmp_path, "holds no job.json"), (tmp_path / "no", "does not exist")):
+        with pytest.raises(SettingError, match=f"{found}.* Give the folder that"):
+            next(resume(folder))
+
+
 def test_what_changed_and_when_is_kept(run):
     finish(resume(run, changes={"updates": 3, "learning_rate": 1e-3}))
     (change,) = json.loads((run / "job.json").read_text())["changes"]
@@ -65,7 +71,7 @@ def test_what_changed_and_when_is_kept(run):
         ({"learning_rate": 1e-3}, "Say --set updates=N with more than 2"),
         ({"updates": 1}, "Say --set updates=N with more than 2"),
         ({"tempo": 3}, "correct its spelling"),
-        ({"updates": "many"}, "should be"),
+        ({"updates": "many"}, "updates cannot be 'many'. Choose a whole number"),
     ],
 )
 def test_changes_that_no_run_can_go_on_with_are_refused_and_change_nothing(run, changes, mend):

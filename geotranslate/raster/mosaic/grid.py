@@ -17,7 +17,8 @@ from rasterio.warp import transform, transform_bounds
 
 from geotranslate.choices import SNAPS
 from geotranslate.errors import GridError, SettingError
-from geotranslate.raster.grid import Bounds, Grid, spell_bounds
+from geotranslate.raster.bounds import Bounds, spell_bounds
+from geotranslate.raster.grid import Grid
 from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.scene import open_scene
 

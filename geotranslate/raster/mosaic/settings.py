@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from geotranslate.choices import MOSAIC_MATCHES, RESAMPLINGS, MosaicBlend, MosaicMatch, Resampling
 from geotranslate.errors import SettingError, reason
 from geotranslate.raster.blend import BLENDS
-from geotranslate.raster.grid import Bounds
+from geotranslate.raster.bounds import Bounds, check_bounds
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,7 @@ class MosaicSettings:
                 "and height above 0 in units of the mosaic's CRS, such as 10 or 10,10."
             )
         if self.bounds is not None:
-            left, bottom, right, top = self.bounds
-            if not all(map(math.isfinite, self.bounds)) or left >= right or bottom >= top:
-                raise SettingError(
-                    f"the bounds {left:.10g},{bottom:.10g},{right:.10g},{top:.10g} hold nothing. "
-                    "Give left,bottom,right,top, with left below right and bottom below top."
-                )
+            check_bounds(self.bounds)
         if self.snap == "bounds" and self.bounds is None:
             raise SettingError(
                 "pixels cannot be snapped to bounds that are not given. Add --bounds, or choose "

@@ -4,6 +4,7 @@
   + SettingError   a setting cannot work, alone or beside another
   + RasterError    a file cannot be read as a georeferenced raster
   + GridError      two rasters do not lie on the same grid, or a window leaves it
+    + OutsideError   nothing of a raster lies where something of it is wanted
   + BandError      the bands at hand are not the bands asked for
   + ChipsError     a folder of chips is incomplete, or holds other chips than needed
   + BundleError    a model bundle is missing a part or was made for other data
@@ -35,6 +36,10 @@ class RasterError(GeotranslateError):
 
 class GridError(GeotranslateError):
     """Two rasters do not lie on the same grid, or a window leaves it."""
+
+
+class OutsideError(GridError):
+    """Nothing of a raster lies where something of it is wanted; other rasters may."""
 
 
 class BandError(GeotranslateError):

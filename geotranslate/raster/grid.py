@@ -10,7 +10,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from geotranslate.errors import GridError, SettingError
+from geotranslate.errors import GridError, OutsideError, SettingError
 from geotranslate.raster.bounds import Bounds, spell_bounds
 
 METRES_PER_DEGREE = 111_320.0
@@ -106,14 +106,14 @@ class Grid:
             bounds: (left, bottom, right, top) in this grid's CRS.
 
         Raises:
-            GridError: the bounds and the grid share no pixel.
+            OutsideError: the bounds and the grid share no pixel.
         """
         around = self.window_around(bounds)
         col, row = max(around.col_off, 0), max(around.row_off, 0)
         end_col = min(around.col_off + around.width, self.width)
         end_row = min(around.row_off + around.height, self.height)
         if end_col <= col or end_row <= row:
-            raise GridError(
+            raise OutsideError(
                 f"the bounds {spell_bounds(bounds)} lie outside the raster, which covers "
                 f"{spell_bounds(self.bounds)} in {self.crs}: nothing would be left. Give bounds as "
                 "left,bottom,right,top in the raster's own coordinates."

@@ -28,7 +28,8 @@ RECORD_NAME = "job.json"
 LOCK_NAME = ".lock"
 
 # What the system says when the output's folder is to blame, and when the disk is.
-BARRED = errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
+BARRED = errno.EACCES, errno.EPERM
+NO_FOLDER = errno.ENOTDIR, errno.EEXIST
 FULL = errno.ENOSPC, errno.EDQUOT
 
 
@@ -281,6 +282,11 @@ def _sentence(output: Path, error: Exception) -> str:
         return (
             f"{output} cannot be written ({why}): its disk takes no changes. Choose a folder you "
             "may write to."
+        )
+    if says(*NO_FOLDER):
+        return (
+            f"{output} cannot be written ({why}): a file lies where a folder is needed. Choose "
+            "another output."
         )
     if says(*BARRED):
         return (

@@ -6,6 +6,7 @@ cloud-optimized GeoTIFF. So memory does not grow with the scene, and interrupted
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from geotranslate.choices import PredictBlend
-from geotranslate.errors import SettingError
+from geotranslate.errors import OutsideError, SettingError
 from geotranslate.networks.build import Generator
 from geotranslate.raster.area import read_area
 from geotranslate.raster.cores import TAPERS, Lattice, core_size, core_step
@@ -47,6 +48,8 @@ from geotranslate.translation.scene_plan import (
     wanted_part,
 )
 from geotranslate.translation.seam_check import SeamCheck, check_sample
+
+logger = logging.getLogger(__name__)
 
 TRUSTED_MARGIN = 128
 """The most that is read around cores that are blended: nearer to its rim than this a deep U-Net is
@@ -94,7 +97,8 @@ def predict_scenes(
 
     Invalid pixels stay invalid. The result does not depend on ``size``, ``batch``, ``aoi`` and
     ``bounds`` but for rounding, unless ``seams`` is ``tile`` or the generator is a deep U-Net that
-    is blended. Everything is checked at once; the work is done as the result is iterated over.
+    is blended. Of several scenes, those outside ``aoi`` and ``bounds`` are left out, with a
+    warning. Everything is checked at once; the work is done as the result is iterated over.
     Interrupted, it goes on with the same words where it was.
 
     Args:
@@ -139,10 +143,7 @@ def predict_scenes(
         "decibel": config.decibel,
         "bounds": config.bounds,
     }
-    plans = [
-        _plan_scene(path, target, network.translator.source, lattice, words, config)
-        for path, target in zip(paths, outputs, strict=True)
-    ]
+    plans = _plan_scenes(paths, outputs, network.translator.source, lattice, words, config)
     file = config.statistics
     if file is not None:
         plans = _with_statistics(network, plans, file)
@@ -167,6 +168,30 @@ def _choose_network(bundle: Bundle, config: PredictConfig) -> Network:
         choose_seams(config, translator.generator),
         turns=config.turns,
     )
+
+
+def _plan_scenes(
+    paths: Sequence[str],
+    outputs: Sequence[Path],
+    source: Domain,
+    lattice: Lattice,
+    words: Mapping[str, Any],
+    config: PredictConfig,
+) -> list[ScenePlan]:
+    """The scenes of which something is wanted; those outside are named, unless all are."""
+    plans, outside = [], []
+    for path, output in zip(paths, outputs, strict=True):
+        try:
+            plans.append(_plan_scene(path, output, source, lattice, words, config))
+        except OutsideError:
+            outside.append(path)
+            if len(outside) == len(paths):
+                raise
+    if outside:
+        logger.warning(
+            "outside the bounds or the area of interest, skipped: %s", ", ".join(outside)
+        )
+    return plans
 
 
 def _plan_scene(

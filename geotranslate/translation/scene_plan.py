@@ -11,7 +11,7 @@ from typing import Any
 from rasterio.errors import WindowError
 from rasterio.windows import Window
 
-from geotranslate.errors import GridError, SettingError
+from geotranslate.errors import OutsideError, SettingError
 from geotranslate.raster.area import Area
 from geotranslate.raster.bounds import Bounds
 from geotranslate.raster.cores import Core, Lattice, plan_cores
@@ -128,7 +128,7 @@ def wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None)
     """The window of a scene that is to be translated.
 
     Raises:
-        GridError: no pixel is.
+        OutsideError: no pixel is.
     """
     part = Window(col_off=0, row_off=0, width=grid.width, height=grid.height)
     if bounds is not None:
@@ -136,10 +136,10 @@ def wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None)
     if area is None:
         return part
     if not area.shape.is_empty:
-        with suppress(GridError, WindowError):
+        with suppress(OutsideError, WindowError):
             return part.intersection(grid.window_of(area.bounds))
     left, bottom, right, top = grid.window_grid(part).bounds
-    raise GridError(
+    raise OutsideError(
         f"the area of interest {area.path} shares no pixel with the part of {path} that is "
         f"wanted, {left:.10g} to {right:.10g} by {bottom:.10g} to {top:.10g} in {grid.crs}: "
         "nothing would be left. Give an area that overlaps it."

@@ -19,7 +19,14 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rio_cogeo.cogeo import cog_validate
 from torch import nn
 
-from geotranslate.errors import BundleError, GridError, OutputError, RasterError, SettingError
+from geotranslate.errors import (
+    BundleError,
+    GridError,
+    OutputError,
+    OutsideError,
+    RasterError,
+    SettingError,
+)
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN
 from geotranslate.networks.norms import reestimate_statistics
@@ -820,6 +827,23 @@ def test_an_area_outside_the_scene_or_the_bounds_is_refused(bundle, sar_scene, t
     for words in ({"aoi": far}, {"aoi": near, "bounds": beside}):
         with pytest.raises(GridError, match="Give an area that overlaps it"):
             steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words)
+
+
+def test_of_many_scenes_those_outside_are_named_and_skipped(
+    bundle, sar_scene, make_raster, tmp_path, caplog
+):
+    beside = make_raster("beside.tif", sar_pixels(8, 8)[0], bands=SAR.bands, col=500)
+    bounds = 500_000, 3_999_900, 500_100, 4_000_000
+    area = write_area(tmp_path / "near.gpkg", shapely.box(*bounds))
+    for words in ({"aoi": area}, {"bounds": bounds}):
+        caplog.clear()
+        steps = steps_of(bundle, [sar_scene, beside], tmp_path / "out", overwrite=True, **words)
+        assert {step.output.name for step in steps} == {sar_scene.name}
+        said = [record.getMessage() for record in caplog.records]
+        assert f"outside the bounds or the area of interest, skipped: {beside}" in said
+    far = (0, 0, 10, 10)
+    with pytest.raises(OutsideError, match="Give bounds as left,bottom,right,top"):
+        steps_of(bundle, [sar_scene, beside], tmp_path / "out", bounds=far)
 
 
 @pytest.mark.parametrize(

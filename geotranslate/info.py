@@ -278,12 +278,14 @@ def _bytes(path: str) -> int | None:
 
 
 def _tell_maker(path: str) -> Record | None:
-    """The work that made a raster; of the rasters in a mosaic only the paths."""
+    """The work that made a raster; of the rasters that it was made of, only what was asked for."""
     from geotranslate.raster.output import read_record
 
     made_by = read_record(Path(path)) if Path(path).is_file() else None
     if made_by and isinstance(made_by.get("rasters"), dict):
         made_by["rasters"] = list(made_by["rasters"])
+    if made_by and isinstance(made_by.get("scene"), dict):
+        made_by["scene"] = {name: made_by["scene"].get(name) for name in ("path", "bands")}
     return made_by
 
 

@@ -26,6 +26,7 @@ from geotranslate.chips.index import (
 from geotranslate.chips.layout import LAYOUTS, SPLITS, find_layout
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Domain
+from geotranslate.raster.output import LOCK_NAME, is_locked
 
 __all__ = ["ChipFolder", "ChipPixels", "open_chips", "read_chip"]
 
@@ -99,6 +100,11 @@ def open_chips(path: Path, *, seed: int = 0) -> ChipFolder:
         )
     if (path / TILE_NAME).exists():
         return _open_ours(path)
+    if is_locked(path / PARTS_NAME / LOCK_NAME):
+        raise ChipsError(
+            f"{path} is still being cut by another process, so chips are missing. Wait for it to "
+            "end."
+        )
     if (path / PARTS_NAME).exists() or (path / CHIPS_NAME).exists():
         raise ChipsError(
             f"{path} is not complete: `geotranslate tile` was interrupted, and chips are missing. "

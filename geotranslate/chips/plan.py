@@ -11,10 +11,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
 from geotranslate.chips.config import TileConfig
@@ -32,8 +29,7 @@ from geotranslate.chips.windows import (
 )
 from geotranslate.errors import ChipsError, GridError, SettingError
 from geotranslate.raster.area import read_area
-from geotranslate.raster.bounds import Bounds
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Grid, spell_place
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +48,6 @@ MENDS = {
 }
 
 NAMES_SHOWN = 5
-
-LONGITUDE_LATITUDE = CRS.from_epsg(4326)
 
 
 @dataclass(frozen=True)
@@ -256,7 +250,7 @@ def _keep_inside(sieves: Sequence[Sieve], path: str, *, touching: bool) -> None:
             area = read_area(path, crs, bounds_in(every, crs))
             raise SettingError(
                 f"the area of interest {path} lies outside the scenes: it covers "
-                f"{_place([(area.drawn_crs, area.drawn_bounds)])}, they cover "
+                f"{spell_place([(area.drawn_crs, area.drawn_bounds)])}, they cover "
                 f"{_place_of(grids)}. Draw it where the scenes are, or check its coordinate "
                 "system."
             )
@@ -296,21 +290,7 @@ def _record(settings: TileConfig, sources: Mapping[str, Sources]) -> dict[str, o
 
 def _place_of(grids: Iterable[Grid]) -> str:
     """Where grids lie together, in words."""
-    return _place((grid.crs, grid.bounds) for grid in grids)
-
-
-def _place(places: Iterable[tuple[CRS, Bounds]]) -> str:
-    """Where bounds, each in its CRS, lie together, in words."""
-    try:
-        edges = np.array([transform_bounds(crs, LONGITUDE_LATITUDE, *b) for crs, b in places])
-    except (RasterioError, CPLE_BaseError):
-        return "ground that only a local coordinate system knows"
-    return _spell((*edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0)))
-
-
-def _spell(bounds: tuple[float, ...]) -> str:
-    left, bottom, right, top = bounds
-    return f"longitude {left:.4f} to {right:.4f}, latitude {bottom:.4f} to {top:.4f}"
+    return spell_place((grid.crs, grid.bounds) for grid in grids)
 
 
 def _some(names: Sequence[str]) -> str:

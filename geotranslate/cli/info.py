@@ -70,7 +70,7 @@ def _two_columns(values: Mapping[str, Any], title: str) -> RenderableType:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in values.items():
-        if value not in (None, ""):
+        if value not in (None, "", []):
             table.add_row(_label(name), Text(_spell(name, value)))
     return table
 

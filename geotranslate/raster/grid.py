@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from geotranslate.errors import GridError, OutsideError, SettingError
 from geotranslate.raster.bounds import Bounds, spell_bounds
+
+LONGITUDE_LATITUDE = CRS.from_epsg(4326)
 
 METRES_PER_DEGREE = 111_320.0
 
@@ -141,6 +146,19 @@ class Grid:
             width=self.width,
             height=self.height,
         )
+
+
+def spell_place(places: Iterable[tuple[CRS, Bounds]]) -> str:
+    """Where bounds, each in its CRS, lie together: in degrees, so that places can be compared."""
+    try:
+        edges = [transform_bounds(crs, LONGITUDE_LATITUDE, *bounds) for crs, bounds in places]
+    except (RasterioError, CPLE_BaseError):
+        return "ground that only a local coordinate system knows"
+    lefts, bottoms, rights, tops = zip(*edges, strict=True)
+    return (
+        f"longitude {min(lefts):.4f} to {max(rights):.4f}, "
+        f"latitude {min(bottoms):.4f} to {max(tops):.4f}"
+    )
 
 
 def offsets(length: int, size: int, stride: int) -> list[int]:

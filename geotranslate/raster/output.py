@@ -116,6 +116,21 @@ def locked(lock: Path, output: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
+def is_locked(lock: Path) -> bool:
+    """Whether a living process holds a lock file."""
+    if not lock.exists():
+        return False
+    claim = FileLock(lock)
+    try:
+        claim.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that may only be read
+        return False
+    claim.release()
+    return False
+
+
 def check_same_work(output: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
     """Refuse to go on with work that was begun with other words.
 
@@ -305,5 +320,5 @@ def _sentence(output: Path, error: Exception) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = "unset" if value is None else json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -148,14 +148,19 @@ def _warn_of_names(scene: Scene, domain: Domain) -> None:
 
 def _compare_pixel_size(scene: Scene, domain: Domain) -> Misfit | None:
     theirs, ours = scene.grid.resolution_m, domain.resolution_m
-    factor = max(max(a / b, b / a) for a, b in zip(theirs, ours, strict=True))
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    worst = max(ratios, key=lambda ratio: max(ratio, 1 / ratio))
+    factor = max(worst, 1 / worst)
     if factor <= WARN_FACTOR:
         return None
+    looks, resampling = ("small", "bilinear") if worst > 1 else ("large", "average")
+    x, y = (side / ratio for side, ratio in zip(scene.grid.resolution, ratios, strict=True))
     return Misfit(
         f"pixels of {scene.path} are {theirs[0]:.4g} x {theirs[1]:.4g} m and the model learned on "
-        f"{ours[0]:.4g} x {ours[1]:.4g} m, so everything looks {factor:.2g} times too large or too "
-        "small to it.",
-        f"Resample the scene: `gdalwarp -tr ... -r average {scene.path} resampled.tif`",
+        f"{ours[0]:.4g} x {ours[1]:.4g} m, so everything looks {factor:.2g} times too {looks} to "
+        "it.",
+        f"Resample the scene: `gdalwarp -tr {x:.6g} {y:.6g} -r {resampling} {scene.path} "
+        "resampled.tif`",
         refused=factor >= REFUSE_FACTOR,
         error=GridError,
     )

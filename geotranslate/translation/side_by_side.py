@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from geotranslate.errors import BandError, GridError, SettingError
 from geotranslate.raster.domain import to_physical
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Grid, spell_place
 from geotranslate.raster.scene import Readable, Scene, expand_paths, open_scene
 from geotranslate.raster.warp import WarpedScenes, meets
 
@@ -242,7 +242,7 @@ def _open_near(
         others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         raise GridError(
             f"{predicted.path} and {paths[-1]}{others} do not overlap: "
-            f"{_spell(predicted.grid)} against {_spell(away)}. Give rasters of the same place."
+            f"{_place(predicted.grid)} against {_place(away)}. Give rasters of the same place."
         )
     return near
 
@@ -266,9 +266,8 @@ def _check_bands(predicted: Scene, truth: Readable, files: ImageFiles) -> None:
             )
 
 
-def _spell(grid: Grid) -> str:
-    edges = ", ".join(f"{edge:.8g}" for edge in grid.bounds)
-    return f"({edges}) in {grid.crs}"
+def _place(grid: Grid) -> str:
+    return spell_place([(grid.crs, grid.bounds)])
 
 
 def _tell_grids(truths: Sequence[Scene], grid: Grid) -> str:

@@ -16,6 +16,7 @@ from geotranslate.chips.index import ChipRecord, TileRecord, write_index, write_
 from geotranslate.chips.layout import LAYOUTS
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Band, Domain
+from geotranslate.raster.output import locked
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.statistics import band_statistics
 
@@ -142,6 +143,18 @@ def test_an_interrupted_folder_is_refused_with_the_mend(ours):
         open_chips(folder)
     (folder / "chips.gpkg").unlink()
     (folder / "tile.json.parts").mkdir()
+    with pytest.raises(ChipsError, match="Run the same `geotranslate tile` command again"):
+        open_chips(folder)
+
+
+def test_a_folder_that_is_being_cut_is_refused_with_the_mend(ours):
+    folder = ours()
+    (folder / "tile.json").unlink()
+    lock = folder / "tile.json.parts" / ".lock"
+    lock.parent.mkdir()
+    with locked(lock, folder), pytest.raises(ChipsError, match=r"still being cut.* Wait for it"):
+        open_chips(folder)
+    lock.touch()  # as a killed process leaves it
     with pytest.raises(ChipsError, match="Run the same `geotranslate tile` command again"):
         open_chips(folder)
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -17,6 +18,7 @@ from geotranslate.info import describe
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.mosaic import mosaic_rasters
+from geotranslate.raster.output import record_tags
 from geotranslate.raster.writing import GeoTiff
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.train import train
@@ -161,6 +163,14 @@ class TestRasters:
         assert "cloud-optimized" in text
         assert "not cloud-optimized" not in told(path)
 
+    def test_of_the_scene_that_was_translated_it_says_what_was_asked_for(self, make_raster, told):
+        work = {"command": "predict", "scene": {"path": "s.tif", "bands": [2, 1], "files": [["s"]]}}
+        path = make_raster("a.tif", np.ones((1, 5, 5), np.uint8))
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(**record_tags(work))
+        asked = {"path": "s.tif", "bands": [2, 1]}
+        assert told(path, "--json")["made_by"] == {"command": "predict", "scene": asked}
+
     def test_a_raster_that_cannot_be_used_is_described_with_what_is_missing(
         self, make_raster, told
     ):
@@ -233,6 +243,7 @@ class TestFolders:
         text = told(trained)
         assert "model pix2pix" in text
         assert "latest" in text
+        assert "changes" not in text
 
     def test_a_run_that_has_just_begun_has_little_to_tell(self, trained, told):
         for name in ("model", "checkpoints"):

@@ -527,7 +527,7 @@ class TestRunningAgain:
             blend, named = "mean", 'blend was "feather" and is now "mean"'
         elif change == "more":
             make_raster("tiles/b.tif", np.ones((1, 4, 4), np.uint8))
-            named = r"rasters\..*b\.tif was null and is now"
+            named = r"rasters\..*b\.tif was unset and is now"
         else:
             os.utime(path, (1, 1))
             named = r"rasters\..*a\.tif was .* is now .*bytes of 1970-01-01 00:00:01"

@@ -307,9 +307,9 @@ class TestRecords:
 
     def test_what_is_new_or_gone_is_named(self):
         assert differences({"a": 1, "b": {"c": 2}}, {"b": {"d": 3}}) == [
-            "a was 1 and is now null",
-            "b.c was 2 and is now null",
-            "b.d was null and is now 3",
+            "a was 1 and is now unset",
+            "b.c was 2 and is now unset",
+            "b.d was unset and is now 3",
         ]
 
     def test_long_values_are_shortened(self):

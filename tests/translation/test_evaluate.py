@@ -242,7 +242,8 @@ def test_images_that_are_not_alike_are_refused_with_the_mend(make_raster):
 def test_images_of_different_places_are_refused_with_the_mend(make_raster):
     predicted = make_raster("p.tif", picture())
     truth = make_raster("t.tif", picture(), col=10_000)
-    with pytest.raises(GridError, match=r"do not overlap: \(500000, .*of the same place"):
+    mend = r"do not overlap: longitude 15\.0000 .* against longitude 16\..*of the same place"
+    with pytest.raises(GridError, match=mend):
         measured(predicted, truth)
 
 
@@ -280,7 +281,7 @@ def test_a_report_is_finished_refused_or_written_anew_by_the_rule(make_raster, t
     changed = planned(other, truth, value_range=(0, 100))
     with (
         pytest.raises(
-            OutputError, match=r"value_range was null and is now \[0\.0, 100\.0\].*--overwrite"
+            OutputError, match=r"value_range was unset and is now \[0\.0, 100\.0\].*--overwrite"
         ),
         claim_report(output, changed),
     ):

@@ -662,8 +662,8 @@ def test_what_is_finished_is_left_alone(bundle, sar_scene, tmp_path):
     [
         ({"size": 32}, "size was 64 and is now 32"),
         ({"precision": "bf16"}, 'precision was "float32" and is now "bf16"'),
-        ({"nodata": -5.0}, "nodata was null and is now -5.0"),
-        ({"bounds": (500_000, 3_999_500, 500_500, 4_000_000)}, "bounds was null"),
+        ({"nodata": -5.0}, "nodata was unset and is now -5.0"),
+        ({"bounds": (500_000, 3_999_500, 500_500, 4_000_000)}, "bounds was unset"),
         ({"bands": "2,1"}, r"scene.bands was \[1, 2\] and is now \[2, 1\]"),
     ],
 )

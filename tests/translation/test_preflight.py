@@ -119,15 +119,19 @@ def test_another_pixel_size_warns(make_raster, caplog, metres):
     assert "gdalwarp -tr" in caplog.text
 
 
-@pytest.mark.parametrize("metres", [5.0, 20.0])
-def test_a_pixel_size_off_by_two_is_refused_unless_forced(make_raster, caplog, metres):
+@pytest.mark.parametrize(
+    ("metres", "looks", "resampling"), [(5.0, "large", "average"), (20.0, "small", "bilinear")]
+)
+def test_a_pixel_size_off_by_two_is_refused_unless_forced(
+    make_raster, caplog, metres, looks, resampling
+):
     path = make_raster(
         "scene.tif", decibels(), bands=BANDS, transform=Affine(metres, 0, 5e5, 0, -metres, 4e6)
     )
-    with pytest.raises(GridError, match=r"gdalwarp -tr .* or say --force"):
+    with pytest.raises(GridError, match=rf"gdalwarp -tr 10 10 -r {resampling} .* or say --force"):
         check(path)
     check(path, force=True)
-    assert "2 times too large or too small" in caplog.text
+    assert f"2 times too {looks} to it" in caplog.text
 
 
 # -------------------------------------------------------------------------------------- values

@@ -486,7 +486,7 @@ def test_an_output_with_other_statistics_is_refused_before_measuring(
     scene = island(make_raster, slice(90), slice(90), side=90)
     translate(drawn_model, scene, tmp_path / "o.tif")
     file = tmp_path / "s.json"
-    with pytest.raises(TakenError, match="statistics was null"):
+    with pytest.raises(TakenError, match="statistics was unset"):
         steps_of(drawn_model, [scene], tmp_path / "o.tif", statistics=file)
     assert not file.exists()
 

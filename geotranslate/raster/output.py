@@ -181,14 +181,19 @@ def check_unchanged(output: Path, files: Iterable[Sequence[Any]]) -> None:
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two records of JSON values differ, each as "name was X and is now Y"."""
+    """Where two records of JSON values differ, each as "name was X and is now Y".
+
+    Settings, which are the records' outermost names, are spelled like their flags.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(key for key in now if key not in before)]
         return [
             line
             for key in keys
             for line in differences(
-                before.get(key), now.get(key), f"{name}.{key}" if name else str(key)
+                before.get(key),
+                now.get(key),
+                f"{name}.{key}" if name else str(key).replace("_", "-"),
             )
         ]
     if before == now:

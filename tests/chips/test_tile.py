@@ -411,7 +411,7 @@ def test_what_is_finished_is_left_alone(pair, tmp_path):
     [
         ({"size": 12}, "size was 16 and is now 12", True),
         ({"seed": 5}, "seed was 0 and is now 5", False),
-        ({"bands_a": "VV"}, r'bands_a was unset and is now \["VV"\]', False),
+        ({"bands_a": "VV"}, r'bands-a was unset and is now \["VV"\]', False),
     ],
 )
 def test_other_words_are_refused_by_their_difference(pair, tmp_path, words, difference, finished):

@@ -281,7 +281,7 @@ def test_a_report_is_finished_refused_or_written_anew_by_the_rule(make_raster, t
     changed = planned(other, truth, value_range=(0, 100))
     with (
         pytest.raises(
-            OutputError, match=r"value_range was unset and is now \[0\.0, 100\.0\].*--overwrite"
+            OutputError, match=r"value-range was unset and is now \[0\.0, 100\.0\].*--overwrite"
         ),
         claim_report(output, changed),
     ):

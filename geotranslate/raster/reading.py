@@ -40,14 +40,18 @@ def open_dataset(path: str | Path) -> rasterio.DatasetReader:
         return rasterio.open(path)
 
 
-def open_many() -> None:
-    """Make the thread that calls this, a worker of a pool, open many files quickly until it ends.
+def many_files() -> rasterio.Env:
+    """A session of GDAL's in which many files of one folder are opened quickly.
 
-    One session of GDAL's serves all, and no folder is listed for each file in it; what lies beside
-    a file is found all the same.
+    The folder is not listed for each file in it; what lies beside a file is found all the same.
     """
     listing = os.environ.get("GDAL_DISABLE_READDIR_ON_OPEN", "TRUE")
-    rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing).__enter__()
+    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing)
+
+
+def open_many() -> None:
+    """Put the thread that calls this, a worker of a pool, into :func:`many_files` until it ends."""
+    many_files().__enter__()
 
 
 class _IgnoredWarning:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,11 @@ class Scene:
         """Where the file says which pixels are invalid."""
         return stored_validity(self._dataset, self._indexes, self._nodata_given)
 
+    @property
+    def is_geotiff(self) -> bool:
+        """Whether the file is a GeoTIFF."""
+        return bool(self._dataset.driver == "GTiff")
+
     def numbers_of(self, bands: str | Sequence[int | str] | None) -> list[int]:
         """Numbers, from 1, of bands of the file; of all that hold data when None.
 
@@ -199,20 +205,15 @@ class Scene:
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same for work on this scene to be continued."""
-        path = Path(self.path)
-        files = [
-            Path(name).resolve()
-            for name in self._dataset.files
-            if Path(name).is_file() and not name.lower().endswith(BESIDE_SUFFIXES)
-        ]
+        names = [n for n in self._dataset.files if not n.lower().endswith(BESIDE_SUFFIXES)]
         return {
-            "path": str(path.resolve()) if path.exists() else self.path,
+            "path": os.path.realpath(self.path) if Path(self.path).exists() else self.path,
             "bands": list(self._indexes),
             "shape": list(self.grid.shape),
             "crs": self.grid.crs.to_string(),
             "transform": list(self.grid.transform)[:6],
             "nodata": str([nodata_values(self._dataset)[index - 1] for index in self._indexes]),
-            "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+            "files": [state for name in names if (state := _file_state(name)) is not None],
         }
 
     def _to_decibels(self, stored: NDArray[Any]) -> NDArray[np.float32]:
@@ -331,6 +332,15 @@ def _open(path: str) -> rasterio.DatasetReader:
     return dataset
 
 
+def _file_state(name: str) -> list[Any] | None:
+    """Full name, size in bytes and time in ns of a file; None where it lies on no disk of ours."""
+    try:
+        state = Path(name).stat()
+    except OSError:
+        return None
+    return [os.path.realpath(name), state.st_size, state.st_mtime_ns]
+
+
 def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
     name = dataset.name
     if not dataset.count:
@@ -338,7 +348,7 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
             f"{name} holds several rasters but none of its own. Name one of them, such as "
             f"{dataset.subdatasets[0] if dataset.subdatasets else name + ':...'}."
         )
-    if dataset.gcps[0] and dataset.transform.is_identity:
+    if dataset.transform.is_identity and dataset.gcps[0]:
         raise RasterError(
             f"{name} is placed on the map by {len(dataset.gcps[0])} ground control points only, so "
             "its pixels lie on no grid yet. Warp it first: "

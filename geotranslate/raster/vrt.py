@@ -21,10 +21,13 @@ class Source:
     Attributes:
         path: the file, or another of GDAL's names; all its bands are used, in order.
         window: where it lies in the whole, which cuts off what leaves it.
+        geotiff: known to be one. Then only its pixels are asked for: to decode a CRS, of which the
+            whole has its own, takes GDAL longer than to decode a small file's pixels.
     """
 
     path: Path | str
     window: Window
+    geotiff: bool = False
 
 
 def build_vrt(
@@ -101,6 +104,9 @@ def _add_sources(
         name = ElementTree.SubElement(entry, "SourceFilename", relativeToVRT="0")
         path = source.path
         name.text = str(path.absolute()) if isinstance(path, Path) else path
+        if source.geotiff:
+            options = ElementTree.SubElement(entry, "OpenOptions")
+            ElementTree.SubElement(options, "OOI", key="GEOREF_SOURCES").text = "NONE"
         ElementTree.SubElement(entry, "SourceBand").text = band
         _add_rectangle(entry, "SrcRect", 0, 0, source.window)
         _add_rectangle(

@@ -23,7 +23,7 @@ from geotranslate.errors import OutputError, reason
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.output import check_unchanged, explained, settle
-from geotranslate.raster.reading import bounded_cache
+from geotranslate.raster.reading import bounded_cache, many_files
 from geotranslate.raster.vrt import Source, build_vrt
 
 BLOCK = 512
@@ -152,7 +152,7 @@ def write_cog(
     with explained(output):
         text = build_vrt(sources, grid, bands=bands, dtype=dtype, nodata=nodata, tags=tags)
         vrt.write_text(text, encoding="utf-8")
-        with bounded_cache(JOINING_CACHE):
+        with many_files(), bounded_cache(JOINING_CACHE):
             rasterio.shutil.copy(
                 vrt,
                 part,

@@ -303,7 +303,7 @@ class TestVirtual:
 class TestCopies:
     """Strips of files that do not overlap are never decoded by us."""
 
-    @pytest.mark.parametrize("said", ["nodata", "mask", "nowhere"])
+    @pytest.mark.parametrize("said", ["nodata", "mask", "file beside", "nowhere"])
     def test_they_give_what_blending_gives(self, make_raster, tmp_path, monkeypatch, said):
         monkeypatch.setattr("geotranslate.raster.mosaic.plan.STRIP_ROWS", 32)
         rng = np.random.default_rng(0)
@@ -312,13 +312,21 @@ class TestCopies:
             pixels = rng.integers(1, 255, (1, 40, 40)).astype(np.uint8)
             valid = rng.random((40, 40)) < 0.7
             words = {}
-            if said == "nodata":
+            if said != "nowhere":
                 pixels[:, ~valid] = 0
+            if said == "nodata":
                 words = {"nodata": 0}
             elif said == "mask":
-                pixels[:, ~valid] = 0
                 words = {"valid": valid}
-            paths.append(make_raster(f"{index}.tif", pixels, row=row, col=col, **words))
+            path = make_raster(f"{index}.tif", pixels, row=row, col=col, **words)
+            if said == "file beside":
+                with (
+                    rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
+                    rasterio.open(path, "r+") as file,
+                ):
+                    file.write_mask(valid)
+                assert path.with_name(path.name + ".msk").exists()
+            paths.append(path)
         plan = plan_mosaic(paths, tmp_path / "a.tif")
         assert all(plan.is_copy(strip) for strip in plan.strips)
         join(paths, tmp_path / "a" / "out.tif")

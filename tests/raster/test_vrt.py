@@ -98,6 +98,23 @@ def test_names_units_scales_colours_and_tags_are_kept(joined):
         assert file.tags()["NOTE"] == 'say "<hi>"'
 
 
+@pytest.mark.parametrize("geotiff", [False, True])
+def test_of_a_known_geotiff_the_pixels_and_the_mask_are_read_and_nothing_else(
+    make_raster, tmp_path, geotiff
+):
+    rng = np.random.default_rng(0)
+    pixels, valid = rng.integers(1, 255, (2, 5, 16), np.uint8), rng.random((5, 16)) < 0.5
+    source = make_raster("a.tif", pixels, valid=valid)
+    with open_scene(source) as scene:
+        sources = [Source(source, scene.grid.whole, geotiff)]
+        text = build_vrt(sources, scene.grid, bands=scene.bands, dtype="uint8")
+    (tmp_path / "joined.vrt").write_text(text)
+    scene, chip = read(tmp_path / "joined.vrt")
+    np.testing.assert_array_equal(chip.pixels[:, valid], pixels[:, valid])
+    np.testing.assert_array_equal(chip.valid, valid)
+    assert ("GEOREF_SOURCES" in text) == geotiff
+
+
 def test_a_later_source_lies_over_an_earlier_one(make_raster, tmp_path):
     over, under = (
         make_raster(f"{value}.tif", np.full((1, 4, 4), value, np.uint8), nodata=0)

@@ -50,6 +50,7 @@ class Piece:
         is_file: lies on a disk of this machine.
         validity: where the file says which pixels are invalid.
         nodata: its stored value for "nothing here".
+        geotiff: its file is one.
         cutline: polygons in its CRS outside of which it does not count.
     """
 
@@ -60,6 +61,7 @@ class Piece:
     is_file: bool
     validity: Validity
     nodata: float | None
+    geotiff: bool
     cutline: Area | None = None
 
 
@@ -204,6 +206,7 @@ class _Look:
     grid: Grid
     validity: Validity
     nodata: float | None
+    geotiff: bool
     identity: dict[str, Any]
 
 
@@ -309,7 +312,14 @@ def _look_at(paths: Sequence[str], asked: tuple[int | str, ...] | None) -> list[
     def look_at(path: str) -> _Look:
         with open_scene(path, bands=asked) as scene:
             check_same_kind(first, scene)
-            return _Look(path, scene.grid, scene.validity, scene.nodata, scene.identity())
+            return _Look(
+                path=path,
+                grid=scene.grid,
+                validity=scene.validity,
+                nodata=scene.nodata,
+                geotiff=scene.is_geotiff,
+                identity=scene.identity(),
+            )
 
     with (
         open_scene(paths[0], bands=asked) as first,
@@ -342,6 +352,7 @@ def _piece(look: _Look, grid: Grid, cutline: Area | None) -> Piece:
         is_file=Path(look.path).is_file(),
         validity=look.validity,
         nodata=look.nodata,
+        geotiff=look.geotiff,
         cutline=cutline,
     )
 

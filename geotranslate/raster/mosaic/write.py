@@ -167,7 +167,7 @@ def _spell_links(strip: Window, plan: MosaicPlan) -> str:
     """A strip of pieces that do not overlap, as a virtual raster of parts of their files."""
     pieces = [plan.pieces[index] for index in plan.places.meeting(strip)]
     return build_vrt(
-        [Source(Path(piece.path), moved(piece.window, strip)) for piece in pieces],
+        [Source(Path(p.path), moved(p.window, strip), p.geotiff) for p in pieces],
         plan.grid.window_grid(strip),
         bands=plan.bands,
         dtype=plan.dtype,

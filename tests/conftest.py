@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,6 +74,22 @@ def make_raster(tmp_path: Path) -> MakeRaster:
         return path
 
     return make
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Path]]:
+    """Says how many bytes disks have room for; gives the folders for which that is asked."""
+    asked: list[Path] = []
+
+    def leave(free: int) -> list[Path]:
+        def disk_usage(folder: Path) -> SimpleNamespace:
+            asked.append(folder)
+            return SimpleNamespace(free=free)
+
+        monkeypatch.setattr("shutil.disk_usage", disk_usage)
+        return asked
+
+    return leave
 
 
 @pytest.fixture

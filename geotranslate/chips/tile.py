@@ -36,6 +36,7 @@ from geotranslate.chips.layout import LAYOUTS, TEST_ROOT, root_of
 from geotranslate.chips.limits import Tally
 from geotranslate.chips.plan import BEYOND_LIMIT, INVALID, TilePlan, count_splits, nothing_left
 from geotranslate.errors import ChipsError, OutputError, SettingError, TakenError
+from geotranslate.raster.disk import check_room
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import (
     LOCK_NAME,
@@ -122,6 +123,7 @@ def tile_scenes(
     if not overwrite and find_finished(plan, folder):
         return
     with _claimed(folder, plan.record, overwrite=overwrite):
+        check_room(folder, plan.bytes)
         _make_folders(plan, folder)
         cutter = Cutter(
             folder,

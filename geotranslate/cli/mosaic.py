@@ -128,7 +128,10 @@ def mosaic(
     start = time.monotonic()
     plan = plan_mosaic(rasters, output, MosaicSettings(**settings))
     if dry_run:
-        (check_virtual if virtual else check_mosaic)(plan, output)
+        if virtual:
+            check_virtual(plan, output)
+        else:
+            check_mosaic(plan, output, overwrite=overwrite)
         _tell_plan(plan, output, overwrite=overwrite, as_json=as_json)
         return
     if virtual:

@@ -14,11 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import numpy as np
+
 from geotranslate.choices import PredictBlend
 from geotranslate.errors import OutsideError, SettingError
 from geotranslate.networks.build import Generator
 from geotranslate.raster.area import read_area
 from geotranslate.raster.cores import TAPERS, Lattice, core_size, core_step
+from geotranslate.raster.disk import check_room_for_cogs
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import (
     LOCK_NAME,
@@ -119,7 +122,8 @@ def predict_scenes(
         GridError: nothing lies inside bounds and area, or the pixel size is off by a factor of 2.
         SettingError: a setting cannot work with this model, two scenes would get one output, most
             values are none the model knows, or a batch does not fit into the GPU's memory.
-        OutputError: an output cannot be written, or is there already, made by other words.
+        OutputError: an output cannot be written, is there already, made by other words, or cannot
+            fit on its disk.
     """
     config = config or PredictConfig()
     paths = expand_paths(scenes)
@@ -151,6 +155,8 @@ def predict_scenes(
         check_output(plan.output, plan.record, overwrite=overwrite)
     if file is not None and not file.exists():
         _check_new_file(file)
+    missing = [plan for plan in plans if overwrite or not plan.output.exists()]
+    _check_room(missing, network.translator.target, Path(output))
     batch = config.batch or good_batch(lattice.size, network.device)
     work = Work(network, batch, overwrite, config.check_seams)
     return _carry_out(plans, work) if file is None else _carry_out_alike(plans, work, file)
@@ -232,6 +238,13 @@ def _with_statistics(network: Network, plans: Sequence[ScenePlan], file: Path) -
         )
     said = network.read_statistics(file).digest if file.exists() else UNKNOWN
     return [replace(plan, record=plan.record | {"statistics": said}) for plan in plans]
+
+
+def _check_room(plans: Sequence[ScenePlan], target: Domain, output: Path) -> None:
+    """Compare the disk's room with what is still to be written."""
+    pixel = len(target.bands) * np.dtype(target.dtype).itemsize
+    sizes = [plan.grid.height * plan.grid.width * pixel for plan in plans]
+    check_room_for_cogs(output, sizes, passing=max(sizes, default=0))
 
 
 def _check_new_file(file: Path) -> None:

@@ -69,6 +69,12 @@ def pair(make_raster):
     }
 
 
+def test_a_disk_that_may_be_too_small_is_warned_of(pair, tmp_path, room, caplog):
+    room(1_000)
+    tile(tmp_path / "chips", **pair)
+    assert f"{tmp_path / 'chips'} needs up to 0." in caplog.text
+
+
 def test_pairs_on_one_grid_are_cut_without_a_change(pair, tmp_path):
     records = tile(tmp_path / "chips", **pair)
     partners = pairs_of(records)

@@ -798,6 +798,27 @@ def test_another_format_is_refused_with_a_geotiff(bundle, sar_scene, tmp_path):
         steps_of(bundle, [sar_scene], tmp_path / "out.png")
 
 
+def test_what_cannot_fit_on_the_disk_is_refused_before_the_work(bundle, sar_scene, tmp_path, room):
+    output = tmp_path / "made" / "out"
+    room(5)
+    with pytest.raises(OutputError, match=r"needs .* at the very least.*Make room"):
+        steps_of(bundle, [sar_scene], output)
+    assert not output.parent.exists()
+
+
+def test_what_may_not_fit_on_the_disk_is_warned_of_unless_it_is_there(
+    bundle, sar_scene, tmp_path, room, caplog
+):
+    output = tmp_path / "out.tif"
+    room(5_000)
+    translate(bundle, sar_scene, output)
+    assert "its disk has room for 0.0 MB" in caplog.text
+    caplog.clear()
+    (step,) = [s for s in steps_of(bundle, [sar_scene], output, size=64) if s.state == "unchanged"]
+    assert step.done == step.total
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_writing_over_the_scene_itself_is_refused(bundle, sar_scene, tmp_path, overwrite):
     before = sar_scene.read_bytes()

@@ -152,8 +152,17 @@ class MosaicPlan:
     @property
     def size_bytes(self) -> int:
         """Of all pixels, without compression and overviews."""
-        rows, cols = self.grid.shape
-        return rows * cols * len(self.bands) * np.dtype(self.dtype).itemsize
+        return self.grid.height * self._row_bytes
+
+    @property
+    def passing_bytes(self) -> int:
+        """Of the pixels of all strips that are written before they are joined."""
+        rows = sum(strip.height for strip in self.strips if not self.is_copy(strip))
+        return int(rows) * self._row_bytes
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.grid.width * len(self.bands) * np.dtype(self.dtype).itemsize
 
     @cached_property
     def strips(self) -> tuple[Window, ...]:

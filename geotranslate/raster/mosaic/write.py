@@ -18,6 +18,7 @@ from rasterio.windows import Window
 
 from geotranslate.errors import OutputError, SettingError, reason
 from geotranslate.raster.blend import FirstValid
+from geotranslate.raster.disk import check_room_for_cogs
 from geotranslate.raster.domain import encode
 from geotranslate.raster.edges import Extent
 from geotranslate.raster.mosaic.adjustment import Adjustment
@@ -61,7 +62,7 @@ def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
         SettingError: the output is no GeoTIFF, or scenes cannot be matched.
         OutputError: the output cannot be written, or is there with other words.
     """
-    check_mosaic(plan, output)
+    check_mosaic(plan, output, overwrite=overwrite)
     with file_job(output, plan.record, overwrite=overwrite) as job:
         if job.finished:
             return
@@ -77,12 +78,13 @@ def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
     yield plan.steps
 
 
-def check_mosaic(plan: MosaicPlan, output: Path) -> None:
+def check_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> None:
     """Refuse what :func:`write_mosaic` would refuse before it reads a pixel.
 
     Raises:
         SettingError: the output is not named like a GeoTIFF, or scenes that are to be matched
             do not overlap.
+        OutputError: the disk is too small.
     """
     if output.suffix.lower() not in SUFFIXES:
         raise SettingError(
@@ -92,6 +94,8 @@ def check_mosaic(plan: MosaicPlan, output: Path) -> None:
         )
     if plan.settings.match is not None:
         check_joined([piece.path for piece in plan.pieces], plan.pairs)
+    if overwrite or not output.exists():
+        check_room_for_cogs(output, [plan.size_bytes], plan.passing_bytes)
 
 
 def _write_strips(

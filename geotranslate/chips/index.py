@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +26,7 @@ from geotranslate.raster.grid import Grid
 from geotranslate.raster.output import write_text
 from geotranslate.raster.statistics import EMPTY, BandStatistics
 from geotranslate.raster.vectors import outlines, write_geopackage
+from geotranslate.raster.vrt import build_gti
 
 CHIPS_NAME = "chips.gpkg"
 MOSAIC_NAMES = {"a": "A.gti.gpkg", "b": "B.gti.gpkg"}
@@ -82,7 +83,7 @@ class TileRecord(BaseModel, frozen=True, extra="forbid"):
     """Windows that became no chip, by the reason."""
 
 
-def write_index(folder: Path, records: Sequence[ChipRecord]) -> None:
+def write_index(folder: Path, records: Sequence[ChipRecord], domains: Mapping[str, Domain]) -> None:
     """Write ``chips.gpkg`` and, for each domain that has chips, its GTI index.
 
     The same records give the same bytes.
@@ -90,6 +91,7 @@ def write_index(folder: Path, records: Sequence[ChipRecord]) -> None:
     Args:
         folder: the chip folder; the chips' files lie in it already.
         records: in the order the rows shall have.
+        domains: what the chips' pixels mean, by "a" and "b".
 
     Raises:
         OutputError: the folder cannot be written.
@@ -101,14 +103,16 @@ def write_index(folder: Path, records: Sequence[ChipRecord]) -> None:
         chips = [record for record in records if record.domain == domain]
         (folder / name).unlink(missing_ok=True)
         if chips:
-            crs = chips[0].grid.crs
-            # GDAL looks for relative locations beside the index, so the folder can be moved. It
-            # takes bands, dtype, nodata and pixel size from the first chip; but where that one
-            # has no mask others may have one.
+            first, kind = chips[0].grid, domains[domain]
+            # GDAL looks for relative locations beside the index, so the folder can be moved.
             locations = {"location": [record.file for record in chips]}
-            places = outlines([record.grid for record in chips], crs)
+            places = outlines([record.grid for record in chips], first.crs)
             table = gpd.GeoDataFrame(locations, geometry=places)
-            write_geopackage(folder / name, table, LAYER, {"MASK_BAND": "YES"})
+            x, y = first.resolution
+            size = {"RESX": repr(x), "RESY": repr(y)}
+            # The first chip may have no mask where others have one.
+            gti = build_gti(kind.bands, kind.dtype, kind.nodata, masked=True)
+            write_geopackage(folder / name, table, LAYER, size, gti)
 
 
 def read_index(folder: Path) -> list[ChipRecord]:

@@ -194,7 +194,7 @@ def _complete(
                     split,
                 )
     domains = {domain: _domain(plan, domain, tally) for domain, tally in tallies.items()}
-    write_index(folder, records)
+    write_index(folder, records, domains)
     write_metadata(folder, plan.layout, records, domains["a"], domains["b"])
     record = TileRecord(
         version=__version__,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import geopandas as gpd
@@ -45,8 +46,16 @@ def write_geopackage(
     table: gpd.GeoDataFrame,
     layer: str,
     layer_metadata: Mapping[str, str] | None = None,
+    gti: str | None = None,
 ) -> None:
     """Write a GeoPackage of one layer that has its name only when it is complete.
+
+    Args:
+        path: the file to be.
+        table: its rows.
+        layer: its layer's name.
+        layer_metadata: of the layer; some, where ``gti`` is given.
+        gti: from :func:`~geotranslate.raster.vrt.build_gti`, for a tile index.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -57,6 +66,8 @@ def write_geopackage(
     try:
         with explained(path), fixed_date():
             _write_layer(part, table, layer, layer_metadata)
+            if gti is not None:
+                _add_gti(part, gti)
             settle(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -120,3 +131,16 @@ def _write_layer(
         raise OSError(str(error)) from error
     if not indexed:  # written last, and GDAL says nothing when it cannot
         raise OSError("the spatial index could not be written")
+
+
+def _add_gti(path: Path, gti: str) -> None:
+    """Put XML beside the layer's metadata, where GDAL looks for it; pyogrio cannot."""
+    end = "</GDALMultiDomainMetadata>"
+    domain = f'<Metadata domain="xml:GTI" format="xml">{gti}</Metadata>'
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(
+                "UPDATE gpkg_metadata SET metadata = replace(metadata, ?, ?)", (end, domain + end)
+            )
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from error

@@ -76,6 +76,35 @@ def build_vrt(
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def build_gti(
+    bands: Sequence[Band],
+    dtype: str,
+    nodata: float | None,
+    *,
+    masked: bool,
+    sort_field: str | None = None,
+) -> str:
+    """What GDAL's GTI driver is told of a tile index that is opened as one raster, as XML.
+
+    Args:
+        bands: their names, units, scales and colours.
+        dtype: numpy's name of the type.
+        nodata: value where no file holds data.
+        masked: the files' masks, where they have one, are the mask of the whole.
+        sort_field: the column by which files lie on each other, the highest on top.
+    """
+    root = ElementTree.Element("GDALTileIndexDataset")
+    ElementTree.SubElement(root, "MaskBand").text = str(masked).lower()
+    if sort_field is not None:
+        ElementTree.SubElement(root, "SortField").text = sort_field
+    for index, band in enumerate(bands, start=1):
+        element = ElementTree.SubElement(
+            root, "Band", band=str(index), dataType=_gdal_typename(dtype)
+        )
+        _describe(element, band, nodata)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
 def _describe(element: ElementTree.Element, band: Band, nodata: float | None) -> None:
     ElementTree.SubElement(element, "Description").text = band.name
     if nodata is not None:

@@ -57,7 +57,7 @@ def ours(make_raster, tmp_path):
         folder = tmp_path / "chips"
         folder.mkdir(exist_ok=True)
         write_metadata(folder, shape, records, SAR, RGB)
-        write_index(folder, records)
+        write_index(folder, records, {"a": SAR, "b": RGB})
         record = TileRecord(
             version="1",
             layout=layout,

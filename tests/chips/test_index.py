@@ -26,6 +26,7 @@ from geotranslate.chips.index import (
 from geotranslate.errors import ChipsError
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.raster.grid import Grid, plan_windows
+from geotranslate.raster.reading import stored_bands
 from geotranslate.raster.statistics import EMPTY, BandStatistics, band_statistics
 
 NAMES = "chips.gpkg", "A.gti.gpkg", "B.gti.gpkg"
@@ -34,6 +35,20 @@ CRSS = [
     for text in ("EPSG:32633", "EPSG:4326", "+proj=laea +lat_0=50 +lon_0=4 +ellps=GRS80")
 ]
 SITE = CRS.from_wkt('LOCAL_CS["building site",UNIT["metre",1]]')
+
+
+def domain(*bands, dtype="uint8", nodata=None):
+    return Domain(
+        bands=bands,
+        dtype=dtype,
+        nodata=nodata,
+        resolution_m=(10, 10),
+        low=(0,) * len(bands),
+        high=(1,) * len(bands),
+    )
+
+
+DOMAINS = dict.fromkeys("ab", domain(Band(name="VV")))
 
 numbers = st.floats(-1e6, 1e6)
 statistics = st.builds(
@@ -122,7 +137,7 @@ def cut(
 @given(st.lists(chip_records(), max_size=5))
 def test_an_index_gives_back_the_records_it_was_given(records):
     with tempfile.TemporaryDirectory() as folder:
-        write_index(Path(folder), records)
+        write_index(Path(folder), records, DOMAINS)
         assert read_index(Path(folder)) == records
 
 
@@ -131,7 +146,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
-        write_index(folder, records)
+        write_index(folder, records, DOMAINS)
     for name in NAMES:
         assert (first / name).read_bytes() == (second / name).read_bytes()
     assert {file.name for file in first.iterdir()} == set(NAMES)
@@ -140,7 +155,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 def test_the_clock_of_geopackages_runs_on_afterwards(tmp_path):
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2001-02-03T04:05:06.000Z"})
     try:
-        write_index(tmp_path, [record(0)])
+        write_index(tmp_path, [record(0)], DOMAINS)
         assert pyogrio.get_gdal_config_option("OGR_CURRENT_DATE") == "2001-02-03T04:05:06.000Z"
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
@@ -148,7 +163,7 @@ def test_the_clock_of_geopackages_runs_on_afterwards(tmp_path):
 
 def test_footprints_of_chips_of_any_crs_lie_where_the_chips_do(tmp_path):
     records = [record(0), record(1, CRSS[2])]
-    write_index(tmp_path, records)
+    write_index(tmp_path, records, DOMAINS)
     table = gpd.read_file(tmp_path / "chips.gpkg")
     assert table.crs == "EPSG:4326"
     for each, outline in zip(records, table.geometry, strict=True):
@@ -158,7 +173,7 @@ def test_footprints_of_chips_of_any_crs_lie_where_the_chips_do(tmp_path):
 
 def test_chips_of_a_crs_without_a_place_on_earth_are_indexed_without_a_footprint(tmp_path):
     records = [record(0, SITE), record(1)]
-    write_index(tmp_path, records)
+    write_index(tmp_path, records, DOMAINS)
     assert read_index(tmp_path) == records
     assert list(gpd.read_file(tmp_path / "chips.gpkg").geometry.isna()) == [True, False]
 
@@ -171,12 +186,19 @@ def test_each_domain_opens_as_one_raster_with_the_chips_of_all_splits(nodata, tm
     valid[:8, :8] = True  # so the first chip needs no mask
     pixels[:, ~valid] = 0
     folder = tmp_path / "chips"
-    write_index(folder, cut(folder, "images", pixels, valid, nodata=nodata))
+    bands = (
+        Band(name="B4 <red> & more", unit="reflectance", scale=1e-4, offset=-0.1, color="red"),
+        Band(name="B8", color="nir"),
+        Band(name="height", unit="m"),
+    )
+    records = cut(folder, "images", pixels, valid, nodata=nodata)
+    write_index(folder, records, {"a": domain(*bands, dtype="uint16", nodata=nodata)})
     moved = folder.rename(tmp_path / "moved")
     with rasterio.open(moved / "A.gti.gpkg") as mosaic:
         assert mosaic.driver == "GTI"
         assert mosaic.nodata == nodata
         assert mosaic.dtypes == ("uint16",) * 3
+        assert stored_bands(mosaic, mosaic.indexes) == bands
         assert mosaic.crs == "EPSG:32633"
         assert mosaic.transform == Affine(10, 0, 500_000, 0, -10, 4_000_000)
         np.testing.assert_array_equal(mosaic.read(), pixels)
@@ -190,7 +212,7 @@ def test_the_raster_of_chips_of_two_crss_has_the_first_ones(tmp_path):
     records = cut(tmp_path, "images", flat, valid)
     # The same coordinates one zone to the west lie six degrees further west.
     records += cut(tmp_path, "more", flat, valid, crs="EPSG:32632")
-    write_index(tmp_path, records)
+    write_index(tmp_path, records, DOMAINS)
     with rasterio.open(tmp_path / "A.gti.gpkg") as mosaic:
         assert mosaic.crs == "EPSG:32633"
         assert mosaic.res == (10, 10)
@@ -200,8 +222,8 @@ def test_the_raster_of_chips_of_two_crss_has_the_first_ones(tmp_path):
 
 
 def test_a_domain_without_chips_loses_its_raster(tmp_path):
-    write_index(tmp_path, [record(0), record(1, domain="b")])
-    write_index(tmp_path, [record(0)])
+    write_index(tmp_path, [record(0), record(1, domain="b")], DOMAINS)
+    write_index(tmp_path, [record(0)], DOMAINS)
     assert {file.name for file in tmp_path.iterdir()} == {"chips.gpkg", "A.gti.gpkg"}
 
 
@@ -225,13 +247,13 @@ FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_index import record
+from test_index import DOMAINS, record
 from geotranslate.chips.index import write_index
 from geotranslate.errors import OutputError
 
 folder = Path({folder!r})
 records = [record(number) for number in range(100)]
-write_index(folder, records)
+write_index(folder, records, DOMAINS)
 size = (folder / "chips.gpkg").stat().st_size
 for file in folder.iterdir():
     file.unlink()
@@ -239,7 +261,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for limit in (1000, size // 2, size - 1):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        write_index(folder, records)
+        write_index(folder, records, DOMAINS)
     except OutputError as error:
         print(error, list(folder.iterdir()))
 """

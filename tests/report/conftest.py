@@ -59,8 +59,9 @@ def make_chips(tmp_path: Path) -> MakeChips:
                         domain, file, split, ("s.tif",), (0, 0, 100, 100), grid, 1.0, figures
                     )
                 )
-        write_index(folder, records)
-        write_tile_record(folder, tile_record(paired=paired))
+        record = tile_record(paired=paired)
+        write_index(folder, records, {"a": record.domain_a, "b": record.domain_b})
+        write_tile_record(folder, record)
         return folder
 
     return make

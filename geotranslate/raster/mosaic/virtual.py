@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rasterio.dtypes import _gdal_typename
-
 from geotranslate.errors import SettingError, TakenError
 from geotranslate.raster.mosaic.plan import MosaicPlan
 from geotranslate.raster.output import explained, write_text
-from geotranslate.raster.vrt import Source, build_vrt
+from geotranslate.raster.vrt import Source, build_gti, build_vrt
 
 VRT, INDEX = ".vrt", ".gti.gpkg"
 
@@ -148,21 +146,10 @@ def _write_index(path: Path, plan: MosaicPlan) -> None:
         "MINY": repr(bottom),
         "MAXX": repr(right),
         "MAXY": repr(top),
-        "SORT_FIELD": "height",
-        "BAND_COUNT": str(len(plan.bands)),
-        "DATA_TYPE": _gdal_typename(plan.dtype),
-        "COLOR_INTERPRETATION": ",".join(band.color for band in plan.bands),
     }
-    if plan.nodata is None:
-        metadata["MASK_BAND"] = "YES"
-    else:
-        metadata["NODATA"] = repr(float(plan.nodata))
-    # GDAL reads no names of bands from here.
-    for number, band in enumerate(plan.bands, start=1):
-        metadata |= {
-            f"BAND_{number}_UNITTYPE": band.unit,
-            f"BAND_{number}_SCALE": repr(band.scale),
-            f"BAND_{number}_OFFSET": repr(band.offset),
-        }
     places = outlines([piece.grid for piece in pieces], plan.grid.crs)
-    write_geopackage(path, gpd.GeoDataFrame(rows, geometry=places), "mosaic", metadata)
+    table = gpd.GeoDataFrame(rows, geometry=places)
+    gti = build_gti(
+        plan.bands, plan.dtype, plan.nodata, masked=plan.nodata is None, sort_field="height"
+    )
+    write_geopackage(path, table, "mosaic", metadata, gti)

@@ -36,6 +36,7 @@ from geotranslate.raster.output import file_job, read_record
 from geotranslate.translation import predict
 from geotranslate.translation.bundle import Translator, save_bundle
 from tests.conftest import NORTH_UP
+from tests.fair_clock import FairClock
 from tests.translation.predicting import steps_of
 
 COLORS = ("red", "green", "blue")
@@ -747,27 +748,31 @@ class Slow(Identity):
     """Takes a fifth of a second, as a window of a large network does many times over."""
 
     def forward(self, x, context=PLAIN):
+        self.shapes.append(tuple(x.shape))
         time.sleep(0.2)
         return x
 
 
 def test_ctrl_c_ends_within_a_window_and_what_is_finished_stays(sar_scene, serve, tmp_path):
-    serve(Slow(), SAR, SAR)
-    output = tmp_path / "out.tif"
-    words = {"size": 32, "batch": 1}
-    steps = steps_of("", [sar_scene], output, **words)
+    slow = serve(Slow(), SAR, SAR)
+    parts = tmp_path / "out.tif.parts"
     pressed = []
 
-    def press():
-        pressed.append(time.monotonic())
+    def press_after_the_first_row():
+        while not list(parts.glob("rows_*.tif")):
+            time.sleep(0.01)
+        pressed.extend([len(slow.shapes), FairClock()])
         signal.raise_signal(signal.SIGINT)
 
-    threading.Timer(1.5, press).start()
+    threading.Thread(target=press_after_the_first_row, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        list(steps)
-    assert time.monotonic() - pressed[0] < 1
-    assert len(list((tmp_path / "out.tif.parts").glob("rows_*.tif"))) == 1
-    assert not list((tmp_path / "out.tif.parts").glob("*.part"))
+        list(steps_of("", [sar_scene], tmp_path / "out.tif", size=32, batch=1))
+    windows, clock = pressed
+    assert clock.read() < 1
+    assert len(slow.shapes) <= windows + 1
+    windows_of_a_row = -(-133 // 32)
+    assert 1 <= len(list(parts.glob("rows_*.tif"))) <= len(slow.shapes) // windows_of_a_row < 3
+    assert not list(parts.glob("*.part"))
     assert threading.active_count() == 1
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
 
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Grid, split_window
 
 # Side of the squares that are read in search of the first and last valid pixels.
 STEP = 512
@@ -59,20 +59,16 @@ def find_extent(read: ReadValid, grid: Grid) -> Extent:
     rows, cols = grid.shape
 
     def of_rows(start: int, end: int) -> NDArray[np.bool_]:
-        parts = (
-            Window(col_off=col, row_off=start, width=min(STEP, cols - col), height=end - start)
-            for col in range(0, cols, STEP)
-        )
-        return np.asarray(np.any([read(part).any(axis=1) for part in parts], axis=0))
+        strip = Window(col_off=0, row_off=start, width=cols, height=end - start)
+        parts = [read(part).any(axis=1) for part in split_window(strip, STEP, STEP)]
+        return np.asarray(np.any(parts, axis=0))
 
     top, bottom = _ends(of_rows, rows)
 
     def of_cols(start: int, end: int) -> NDArray[np.bool_]:
-        parts = (
-            Window(col_off=start, row_off=row, width=end - start, height=min(STEP, bottom - row))
-            for row in range(top, bottom, STEP)
-        )
-        return np.asarray(np.any([read(part).any(axis=0) for part in parts], axis=0))
+        strip = Window(col_off=start, row_off=top, width=end - start, height=bottom - top)
+        parts = [read(part).any(axis=0) for part in split_window(strip, STEP, STEP)]
+        return np.asarray(np.any(parts, axis=0))
 
     left, right = _ends(of_cols, cols)
     return Extent(top, bottom, left, right)

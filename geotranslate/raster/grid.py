@@ -183,6 +183,19 @@ def offsets(length: int, size: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def split_window(whole: Window, height: int, width: int) -> Iterator[Window]:
+    """Windows side by side that fill a window, row by row; those at its ends may be smaller."""
+    rows, cols = int(whole.height), int(whole.width)
+    for row in range(0, rows, height):
+        for col in range(0, cols, width):
+            yield Window(
+                col_off=whole.col_off + col,
+                row_off=whole.row_off + row,
+                width=min(width, cols - col),
+                height=min(height, rows - row),
+            )
+
+
 def plan_windows(shape: tuple[int, int], *, size: int, stride: int) -> Iterator[Window]:
     """Square windows that cover a raster, row by row.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from geotranslate.raster.grid import split_window
 from geotranslate.raster.scene import Scene
 
 SAMPLED_PIXELS = 100_000
@@ -22,7 +22,7 @@ def sample_pixels(scene: Scene, part: Window) -> NDArray[np.float64]:
 
     About 100,000, or all there are; fewer where nearly everything is invalid. Always the same.
     """
-    places = list(_places(part))
+    places = list(split_window(part, PLACE, PLACE))
     order = np.random.default_rng(0).permutation(len(places))
     quota = -(-SAMPLED_PIXELS // min(len(places), PLACES))
     found: list[NDArray[Any]] = []
@@ -33,14 +33,3 @@ def sample_pixels(scene: Scene, part: Window) -> NDArray[np.float64]:
         if sum(part.shape[1] for part in found) >= SAMPLED_PIXELS:
             break
     return np.concatenate(found, axis=1)
-
-
-def _places(part: Window) -> Iterator[Window]:
-    for row in range(0, int(part.height), PLACE):
-        for col in range(0, int(part.width), PLACE):
-            yield Window(
-                col_off=part.col_off + col,
-                row_off=part.row_off + row,
-                width=min(PLACE, part.width - col),
-                height=min(PLACE, part.height - row),
-            )

@@ -24,6 +24,7 @@ from geotranslate.networks.scene_statistics import (
     measure_statistics,
     norm_channels,
 )
+from geotranslate.raster.grid import split_window
 from geotranslate.raster.output import write_text
 from geotranslate.raster.reading import bounded_cache
 from geotranslate.raster.scene import Chip, Scene
@@ -272,14 +273,11 @@ def sample_chips(scene: Scene, count: int, *, side: int, stride: int) -> list[Ch
 def _search_chips(scene: Scene, count: int, side: int) -> list[Chip]:
     """Windows that hold data, found by reading all of a scene; see `sample_chips`."""
     shares: dict[tuple[int, int], float] = {}
-    height, width = scene.grid.shape
-    cols = np.arange(0, width, side)
-    for row in range(0, height, side):
-        rows = min(side, height - row)
-        strip = scene.read(Window(col_off=0, row_off=row, width=width, height=rows))
-        counts = np.add.reduceat(strip.valid.sum(axis=0), cols)
+    cols = np.arange(0, scene.grid.width, side)
+    for strip in split_window(scene.grid.whole, side, scene.grid.width):
+        counts = np.add.reduceat(scene.read(strip).valid.sum(axis=0), cols)
         shares |= {
-            (row, int(col)): number / side**2
+            (int(strip.row_off), int(col)): number / side**2
             for col, number in zip(cols, counts, strict=True)
             if number
         }

@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geotranslate.errors import GridError, SettingError
-from geotranslate.raster.grid import Grid, offsets, plan_windows
+from geotranslate.raster.grid import Grid, offsets, plan_windows, split_window
 
 UTM = CRS.from_epsg(32633)
 STEPS = [(10.0, -10.0), (-10.0, 10.0), (10.0, 10.0), (0.143, -0.143)]
@@ -33,6 +33,20 @@ def test_windows_cover_every_pixel_and_never_leave_a_raster_they_fit_in(rows, co
         assert window.col_off + size <= cols
         seen[window.toslices()] += 1
     assert seen.min() >= 1
+
+
+@given(row=sides, col=sides, rows=sides, cols=sides, height=sides, width=sides)
+def test_parts_of_a_window_fill_it_once_row_by_row(row, col, rows, cols, height, width):
+    whole = Window(col_off=col, row_off=row, width=cols, height=rows)
+    seen = np.zeros((row + rows + 1, col + cols + 1), int)
+    parts = list(split_window(whole, height, width))
+    for part in parts:
+        assert 1 <= part.height <= height
+        assert 1 <= part.width <= width
+        seen[part.toslices()] += 1
+    assert (seen[whole.toslices()] == 1).all()
+    assert seen.sum() == rows * cols
+    assert parts == sorted(parts, key=lambda part: (part.row_off, part.col_off))
 
 
 @given(length=st.integers(1, 16))

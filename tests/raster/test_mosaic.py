@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from affine import Affine
-from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
 from geotranslate.errors import (
@@ -21,6 +20,7 @@ from geotranslate.raster.blend import BLENDS
 from geotranslate.raster.domain import Band
 from geotranslate.raster.mosaic import layers, mosaic_rasters, plan, plan_mosaic, write
 from geotranslate.raster.scene import open_scene
+from tests.reading_back import read
 
 ROWS, COLS = 110, 130
 
@@ -47,12 +47,6 @@ def small_blocks(monkeypatch):
 
 def join(inputs, output, **words):
     return list(mosaic_rasters(inputs, output, **words))
-
-
-def read(path):
-    with open_scene(path) as scene:
-        rows, cols = scene.grid.shape
-        return scene, scene.read(Window(col_off=0, row_off=0, width=cols, height=rows))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from geotranslate.raster.mosaic import MosaicSettings, mosaic_rasters, plan, pla
 from geotranslate.raster.mosaic.cutlines import write_footprints
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
+from tests.reading_back import join, read
 
 UTM33, UTM34 = CRS.from_epsg(32633), CRS.from_epsg(32634)
 
@@ -26,16 +27,6 @@ UTM33, UTM34 = CRS.from_epsg(32633), CRS.from_epsg(32634)
 WEST = Affine(10, 0, 737_000, 0, -10, 4_990_000)
 (EAST_X, *_), (EAST_Y, *_) = rasterio.warp.transform(UTM33, UTM34, [737_250], [4_989_950])
 EAST = Affine(10, 0, round(EAST_X, -1), 0, -10, round(EAST_Y, -1))
-
-
-def join(inputs, output, **words):
-    list(mosaic_rasters(inputs, output, **words))
-    return read(output)
-
-
-def read(path):
-    with open_scene(path) as scene:
-        return scene, scene.read(scene.grid.whole)
 
 
 @pytest.fixture

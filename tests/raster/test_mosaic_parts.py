@@ -16,7 +16,6 @@ from geotranslate.errors import BandError, OutputError, RasterError, SettingErro
 from geotranslate.raster.domain import Band
 from geotranslate.raster.mosaic import (
     MosaicSettings,
-    mosaic_rasters,
     plan_mosaic,
     write_virtual,
 )
@@ -24,6 +23,7 @@ from geotranslate.raster.mosaic.cutlines import write_footprints
 from geotranslate.raster.output import explained
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
+from tests.reading_back import join, read
 
 RESAMPLED = {"nearest": "bilinear", "bilinear": "nearest"}
 
@@ -31,16 +31,6 @@ SCALED_BANDS = (
     Band(name="B4", unit="reflectance", scale=1e-4, offset=-0.1, color="red"),
     Band(name="height", unit="m"),
 )
-
-
-def join(inputs, output, **words):
-    list(mosaic_rasters(inputs, output, **words))
-    return read(output)
-
-
-def read(path):
-    with open_scene(path) as scene:
-        return scene, scene.read(scene.grid.whole)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import rasterio
@@ -10,6 +8,7 @@ from rasterio.windows import Window
 from geotranslate.raster.domain import Band
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source, build_vrt
+from tests.reading_back import read
 
 BANDS = (
     Band(name="B4 <red> & more", unit="reflectance", scale=1e-4, offset=-0.1, color="red"),
@@ -51,12 +50,6 @@ def joined(make_raster, tmp_path):
         return path, grid
 
     return join
-
-
-def read(path: Path):
-    with open_scene(path) as scene:
-        rows, cols = scene.grid.shape
-        return scene, scene.read(Window(col_off=0, row_off=0, width=cols, height=rows))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32", "float64"])

@@ -17,9 +17,9 @@ from rio_cogeo import cog_validate
 from geotranslate.errors import OutputError
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import GeoTiff, check_readable, quickest_codec, write_cog
+from tests.reading_back import read
 
 BANDS = (
     Band(name="B4", unit="reflectance", scale=1e-4, offset=-0.1, color="red"),
@@ -41,11 +41,6 @@ def noise(dtype, grid, seed=0):
     values = np.random.default_rng(seed).uniform(1, 100, (2, *grid.shape)).astype(dtype)
     valid = np.random.default_rng(seed + 1).random(grid.shape) < 0.8
     return values, valid
-
-
-def read(path):
-    with open_scene(path) as scene:
-        return scene, scene.read(whole(scene.grid))
 
 
 def write_rows(folder, grid, pixels, valid, nodata=None, rows=300):

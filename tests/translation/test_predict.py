@@ -37,24 +37,8 @@ from geotranslate.translation import predict
 from geotranslate.translation.bundle import Translator, save_bundle
 from tests.conftest import NORTH_UP
 from tests.fair_clock import FairClock
-from tests.translation.predicting import steps_of
+from tests.translation.predicting import RGB, SAR, steps_of
 
-COLORS = ("red", "green", "blue")
-RGB = Domain(
-    bands=tuple(Band(name=name, color=name) for name in COLORS),
-    dtype="uint8",
-    resolution_m=(10.0, 10.0),
-    low=(0.0, 0.0, 0.0),
-    high=(255.0, 255.0, 255.0),
-)
-SAR = Domain(
-    bands=(Band(name="VV", unit="dB"), Band(name="VH", unit="dB")),
-    dtype="float32",
-    nodata=-999.0,
-    resolution_m=(10.0, 10.0),
-    low=(-25.0, -30.0),
-    high=(5.0, 0.0),
-)
 MAP = Domain(
     bands=(Band(name="height", unit="m"), Band(name="moisture", scale=0.5)),
     dtype="float32",
@@ -181,7 +165,7 @@ def test_an_identity_generator_gives_the_raster_back(
     with rasterio.open(scene) as given, rasterio.open(tmp_path / "out.tif") as got:
         assert (got.crs, got.transform, got.shape) == (given.crs, given.transform, given.shape)
         assert (got.dtypes, got.count) == (given.dtypes, given.count)
-        assert got.descriptions == COLORS
+        assert got.descriptions == ("red", "green", "blue")
         assert got.colorinterp == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 

@@ -15,30 +15,14 @@ from torch.nn import functional
 from geotranslate.errors import OutputError, SettingError, TakenError
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import Context
-from geotranslate.raster.domain import Band, Domain
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.scene import Chip, Scene
 from geotranslate.translation import cells, norm_statistics
 from geotranslate.translation.bundle import save_bundle
-from tests.translation.predicting import steps_of
+from tests.translation.predicting import RGB, SAR, steps_of
 
 HALO_SIDE = 2048  # one window holds every scene here
 
-SAR = Domain(
-    bands=(Band(name="VV", unit="dB"), Band(name="VH", unit="dB")),
-    dtype="float32",
-    nodata=-999.0,
-    resolution_m=(10.0, 10.0),
-    low=(-25.0, -30.0),
-    high=(5.0, 0.0),
-)
-RGB = Domain(
-    bands=tuple(Band(name=name, color=name) for name in ("red", "green", "blue")),
-    dtype="uint8",
-    resolution_m=(10.0, 10.0),
-    low=(0.0,) * 3,
-    high=(255.0,) * 3,
-)
 FINE = RGB.model_copy(update={"dtype": "float32"})
 
 

@@ -24,13 +24,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.windows import Window
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
 from geotranslate.errors import SettingError
 from geotranslate.raster.domain import Band, to_physical
+from geotranslate.raster.grid import split_window
 from geotranslate.raster.mosaic.adjustment import Adjustment, constant
 from geotranslate.raster.mosaic.layers import Layers
 from geotranslate.raster.mosaic.plan import MosaicPlan, find_anchor
@@ -231,7 +231,7 @@ def _look_at(plan: MosaicPlan, layers: Layers, one: int, other: int) -> Iterator
     """Two pieces at places all over their overlap, until enough pixels are valid in both."""
     overlap = plan.pieces[one].window.intersection(plan.pieces[other].window)
     overlap = overlap.intersection(plan.grid.whole)
-    places = list(_places(overlap))
+    places = list(split_window(overlap, PLACE, PLACE))
     pixels = 0
     for index in np.random.default_rng(0).permutation(len(places))[:MOST_PLACES]:
         ours, theirs = (layers.read(piece, places[index], weighted=False) for piece in (one, other))
@@ -294,17 +294,6 @@ def _quantile_levels(looks: Iterable[Look], bands: Sequence[Band]) -> Levels | N
         return None
     levels = np.quantile(np.concatenate(found, axis=-1), QUANTILES, axis=-1)
     return np.moveaxis(levels, 0, -1), np.full(len(bands), float(pixels))
-
-
-def _places(overlap: Window) -> Iterator[Window]:
-    for row in range(0, int(overlap.height), PLACE):
-        for col in range(0, int(overlap.width), PLACE):
-            yield Window(
-                col_off=overlap.col_off + col,
-                row_off=overlap.row_off + row,
-                width=min(PLACE, overlap.width - col),
-                height=min(PLACE, overlap.height - row),
-            )
 
 
 def check_joined(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> None:

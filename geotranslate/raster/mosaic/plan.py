@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from geotranslate.errors import BandError, RasterError, SettingError
 from geotranslate.raster.blend import BLENDS, Blend
 from geotranslate.raster.domain import Band
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Grid, split_window
 from geotranslate.raster.mosaic.grid import choose_grid, grid_bounds
 from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.reading import Validity, open_many
@@ -167,11 +167,7 @@ class MosaicPlan:
     @cached_property
     def strips(self) -> tuple[Window, ...]:
         """Rows of blocks as wide as the mosaic, without those where nothing lies."""
-        rows, cols = self.grid.shape
-        strips = (
-            Window(col_off=0, row_off=row, width=cols, height=min(STRIP_ROWS, rows - row))
-            for row in range(0, rows, STRIP_ROWS)
-        )
+        strips = split_window(self.grid.whole, STRIP_ROWS, self.grid.width)
         return tuple(strip for strip in strips if len(self.places.meeting(strip)))
 
     @cached_property

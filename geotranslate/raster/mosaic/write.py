@@ -21,6 +21,7 @@ from geotranslate.raster.blend import FirstValid
 from geotranslate.raster.disk import check_room_for_cogs
 from geotranslate.raster.domain import encode
 from geotranslate.raster.edges import Extent
+from geotranslate.raster.grid import split_window
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.layers import Layers, moved
 from geotranslate.raster.mosaic.match import check_joined, match_scenes, match_tags
@@ -152,16 +153,13 @@ class _StoppedError(Exception):
 def _write_strip(
     path: Path, strip: Window, plan: MosaicPlan, layers: Layers, stop: threading.Event
 ) -> None:
-    rows, cols = int(strip.height), plan.grid.width
     grid = plan.grid.window_grid(strip)
     with GeoTiff(
         path, grid, bands=plan.bands, dtype=plan.dtype, nodata=plan.nodata, passing=True
     ) as file:
-        for col in range(0, cols, BLOCK_COLS):
+        for block in split_window(strip, int(strip.height), BLOCK_COLS):
             if stop.is_set():
                 raise _StoppedError
-            width = min(BLOCK_COLS, cols - col)
-            block = Window(col_off=col, row_off=strip.row_off, width=width, height=rows)
             values, valid = _fill_block(block, plan, layers)
             pixels = encode(values, valid, dtype=plan.dtype, nodata=plan.nodata)
             file.write(moved(block, strip), pixels, valid)
@@ -272,7 +270,5 @@ def _read_all(path: str) -> None:
         RasterError: it is damaged.
     """
     with open_scene(path) as scene:
-        rows, cols = scene.grid.shape
-        for row in range(0, rows, BLOCK):
-            height = min(BLOCK, rows - row)
-            scene.read(Window(col_off=0, row_off=row, width=cols, height=height))
+        for strip in split_window(scene.grid.whole, BLOCK, scene.grid.width):
+            scene.read(strip)

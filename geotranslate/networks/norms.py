@@ -50,18 +50,43 @@ def valid_statistics(x: Tensor, valid: Tensor | None, groups: int) -> Statistics
     """
     # matmul adds up several times faster than multiply and sum; autocast would make it bfloat16.
     with torch.autocast(x.device.type, enabled=False):
-        channels, rows, cols = x.shape[1:]
-        if valid is None:
-            share = torch.ones(len(x), rows, cols, device=x.device)
-        else:
-            share = functional.adaptive_avg_pool2d(valid.float(), (rows, cols))
-        share = share.reshape(groups, 1, -1)
-        pixels = x.float().permute(0, 2, 3, 1).reshape(groups, -1, channels)
+        share = _valid_shares(x, valid).reshape(groups, 1, -1)
+        pixels = _by_position(x).reshape(groups, -1, x.shape[1])
         positions = share.sum(dim=2, keepdim=True)
         enough, divisor = positions >= ENOUGH, positions.clamp(min=ENOUGH)
         mean = torch.where(enough, share @ pixels / divisor, 0.0)
         variance = torch.where(enough, share @ (pixels - mean).square() / divisor, 1.0)
     return Statistics(positions.squeeze(1), mean.squeeze(1), variance.squeeze(1))
+
+
+def pooled_statistics(x: Tensor, valid: Tensor | None) -> Statistics:
+    """`valid_statistics` of all of ``x`` as one group, for which nothing as large as ``x`` is made.
+
+    Not for training: gradients would keep what is made for each image.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        share = _valid_shares(x, valid).reshape(len(x), 1, -1)
+        positions = share.sum().reshape(1, 1)
+        enough, divisor = positions >= ENOUGH, positions.clamp(min=ENOUGH)
+        mean, variance = torch.zeros(2, 1, x.shape[1], device=x.device)
+        for image, weights in zip(x, share, strict=True):
+            mean += weights @ _by_position(image) / divisor
+        for image, weights in zip(x, share, strict=True):
+            variance += weights @ (_by_position(image) - mean).square_() / divisor
+    return Statistics(positions, torch.where(enough, mean, 0.0), torch.where(enough, variance, 1.0))
+
+
+def _valid_shares(x: Tensor, valid: Tensor | None) -> Tensor:
+    """How much of each position (N, 1, h, w) of a layer is valid."""
+    rows, cols = x.shape[-2:]
+    if valid is None:
+        return torch.ones(len(x), 1, rows, cols, device=x.device)
+    return functional.adaptive_avg_pool2d(valid.float(), (rows, cols))
+
+
+def _by_position(x: Tensor) -> Tensor:
+    """(..., h * w, C) float32 of (..., C, h, w)."""
+    return x.float().flatten(-2).transpose(-2, -1)
 
 
 def standardize(

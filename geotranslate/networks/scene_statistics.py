@@ -14,10 +14,9 @@ first and then kept, in one of two ways:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from scipy.ndimage import distance_transform_edt
@@ -33,9 +32,12 @@ from geotranslate.networks.norms import (
     BatchNorm,
     InstanceNorm,
     Statistics,
+    pooled_statistics,
     standardize,
     valid_statistics,
 )
+
+Network = TypeVar("Network", bound=nn.Module)
 
 CPU_PIECE, PIECE = 2**18, 2**26
 """Numbers that are normalized on a grid at once: on a CPU so many as stay in its cache, which is
@@ -121,15 +123,9 @@ def measure_statistics(
         images: (N, C, H, W) windows of the scene, 0 at invalid pixels.
         valid: (N, 1, H, W) of 0 and 1; None where all pixels are valid.
     """
-    found: dict[str, Statistics] = {}
-
-    def normalize(name: str, x: Tensor, context: Context) -> Tensor:
-        found[name] = valid_statistics(x, context.valid, groups=1)
-        return standardize(x, found[name])
-
-    _run(generator, images, valid, normalize)
+    found = _measure(generator, images, valid, pooled_statistics)
     return LayerStatistics(
-        {name: Moments(each.mean[0].cpu(), each.variance[0].cpu()) for name, each in found.items()}
+        {name: Moments(each.mean[0], each.variance[0]) for name, each in found.items()}
     )
 
 
@@ -144,20 +140,16 @@ def measure_cells(
         images: (N, C, H, W), one cell each, 0 at invalid pixels.
         valid: (N, 1, H, W) of 0 and 1; None where all pixels are valid.
     """
-    found: dict[str, Statistics] = {}
-
-    def normalize(name: str, x: Tensor, context: Context) -> Tensor:
-        found[name] = valid_statistics(x, context.valid, groups=len(x))
-        return standardize(x, found[name])
-
-    _run(generator, images, valid, normalize)
-    on_cpu = {name: Statistics(*(v.cpu() for v in each)) for name, each in found.items()}
+    count = len(images)
+    found = _measure(
+        generator, images, valid, lambda x, valid: valid_statistics(x, valid, groups=count)
+    )
     return [
         CellStatistics(
-            {name: Moments(each.mean[i], each.variance[i]) for name, each in on_cpu.items()},
-            {name: float(each.positions[i]) for name, each in on_cpu.items()},
+            {name: Moments(each.mean[i], each.variance[i]) for name, each in found.items()},
+            {name: float(each.positions[i]) for name, each in found.items()},
         )
-        for i in range(len(images))
+        for i in range(count)
     ]
 
 
@@ -167,16 +159,16 @@ def with_statistics(generator: Generator, statistics: LayerStatistics) -> Genera
     Raises:
         SettingError: the statistics were measured with another generator.
     """
-    copy = deepcopy(generator)
-    norms = _instance_norms(copy)
-    _require_layers(norms, {name: len(each.mean) for name, each in statistics.layers.items()})
-    for name, norm in norms.items():
+    _require_layers(generator, {name: len(each.mean) for name, each in statistics.layers.items()})
+
+    def fixed(name: str, norm: InstanceNorm) -> BatchNorm:
         # Instance norm with given statistics is what batch norm is in evaluation.
-        fixed = BatchNorm(norm.channels).to(norm.one.device)
-        fixed.running_mean.copy_(statistics.layers[name].mean)
-        fixed.running_var.copy_(statistics.layers[name].variance)
-        copy.set_submodule(name, fixed)
-    return copy.eval().requires_grad_(False)
+        layer = BatchNorm(norm.channels).to(norm.one.device)
+        layer.running_mean.copy_(statistics.layers[name].mean)
+        layer.running_var.copy_(statistics.layers[name].variance)
+        return layer
+
+    return _with_layers(generator, fixed)
 
 
 class StatisticsGrid:
@@ -251,13 +243,14 @@ def with_statistics_grid(generator: Generator, grid: StatisticsGrid) -> Generato
     Raises:
         SettingError: the statistics were measured with another generator.
     """
-    copy = deepcopy(generator)
-    norms, strides = _instance_norms(copy), strides_of(copy)
-    _require_layers(norms, {name: each.shape[2] for name, each in grid.mean.items()})
-    for name in norms:
-        on_grid = GridNorm(grid.mean[name], grid.variance[name], grid.cell, strides[name])
-        copy.set_submodule(name, on_grid.to(norms[name].one.device))
-    return copy.eval().requires_grad_(False)
+    _require_layers(generator, {name: each.shape[2] for name, each in grid.mean.items()})
+    strides = strides_of(generator)
+
+    def on_grid(name: str, norm: InstanceNorm) -> GridNorm:
+        layer = GridNorm(grid.mean[name], grid.variance[name], grid.cell, strides[name])
+        return layer.to(norm.one.device)
+
+    return _with_layers(generator, on_grid)
 
 
 class GridNorm(Contextual):
@@ -351,31 +344,53 @@ def _instance_norms(generator: nn.Module) -> dict[str, InstanceNorm]:
     }
 
 
-def _run(
+class _Measuring(Contextual):
+    """Instance norm with statistics measured as it is told, which are kept.
+
+    Attributes:
+        found: those of the last call, on the CPU.
+    """
+
+    def __init__(self, measure: Callable[[Tensor, Tensor | None], Statistics]) -> None:
+        super().__init__()
+        self._measure = measure
+        self.found: Statistics
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        statistics = self._measure(x, context.valid)
+        self.found = Statistics(*(each.cpu() for each in statistics))
+        return standardize(x, statistics)
+
+
+def _measure(
     generator: nn.Module,
     images: Tensor,
     valid: Tensor | None,
-    normalize: Callable[[str, Tensor, Context], Tensor],
-) -> None:
-    """Run a generator with ``normalize`` in the place of its instance norms."""
-    with ExitStack() as hooks:
-        for name, norm in _instance_norms(generator).items():
-            # The hook's result takes the place of the norm's own.
-            hook = norm.register_forward_hook(
-                lambda norm, args, result, name=name: normalize(name, *args)
-            )
-            hooks.enter_context(hook)
-        generator(images, Context(valid))
+    measure: Callable[[Tensor, Tensor | None], Statistics],
+) -> dict[str, Statistics]:
+    """Run a generator whose norms take what ``measure`` finds; gives that, by the norm's name."""
+    measuring = _with_layers(generator, lambda name, norm: _Measuring(measure))
+    measuring(images, Context(valid))
+    layers = dict(measuring.named_modules())
+    return {name: layers[name].found for name in _instance_norms(generator)}
 
 
-def _require_layers(norms: Mapping[str, InstanceNorm], channels: Mapping[str, int]) -> None:
+def _with_layers(generator: Network, make: Callable[[str, InstanceNorm], nn.Module]) -> Network:
+    """A copy for evaluation with other layers in the place of its instance norms."""
+    copy = deepcopy(generator)
+    for name, norm in _instance_norms(copy).items():
+        copy.set_submodule(name, make(name, norm))
+    return copy.eval().requires_grad_(False)
+
+
+def _require_layers(generator: nn.Module, channels: Mapping[str, int]) -> None:
     """Refuse statistics of other layers than those at hand.
 
     Args:
-        norms: of the generator, by name.
+        generator: with instance norms.
         channels: of the statistics, by the norm's name.
     """
-    wanted = {name: norm.channels for name, norm in norms.items()}
+    wanted = norm_channels(generator)
     if wanted != channels:
         differing = sorted(name for name, _ in wanted.items() ^ channels.items())
         raise SettingError(

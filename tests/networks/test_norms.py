@@ -19,6 +19,7 @@ from geotranslate.networks.norms import (
     BatchRenorm,
     ChannelNorm,
     InstanceNorm,
+    pooled_statistics,
     reestimate_statistics,
     valid_statistics,
 )
@@ -253,6 +254,19 @@ def test_statistics_are_those_of_the_valid_pixels(groups, share, seed) -> None:
         assert found.positions[group] == kept.shape[1]
         torch.testing.assert_close(found.mean[group], kept.mean(1).float())
         torch.testing.assert_close(found.variance[group], kept.var(1, correction=0).float())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("side", [1, 6])
+@pytest.mark.parametrize("share", [None, 0.0, 0.1, 0.7])
+def test_pooled_image_by_image_statistics_are_those_of_one_group(layout, side, share) -> None:
+    x = images(5, 3, side, side).contiguous(memory_format=layout)
+    valid = None if share is None else mask(5, 1, 2 * side, 2 * side, share=share)
+    before = x.clone()
+    found = pooled_statistics(x, valid)
+    for ours, theirs in zip(found, valid_statistics(x, valid, groups=1), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("share", [None, 0.6])

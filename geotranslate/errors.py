@@ -11,6 +11,7 @@
   + OutputError    the output is in use or cannot be written
     + TakenError   the output is there already, as other work than this
   + TrainingError  a run went wrong by itself and was stopped
+    + LostError    one of the processes that learn together is gone
 
 The message is one sentence or two: what is wrong, why it matters, how to mend it, with numbers.
 """
@@ -70,6 +71,10 @@ class TrainingError(GeotranslateError):
     """A run went wrong by itself and was stopped."""
 
     exit_status = 1
+
+
+class LostError(TrainingError):
+    """One of the processes that learn together is gone, so the others cannot go on."""
 
 
 def reason(error: BaseException) -> str:

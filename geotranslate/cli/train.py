@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from geotranslate.cli.options import (
 )
 from geotranslate.cli.progress import Bar, counted, duration, finish, progress, say
 from geotranslate.cli.train_rates import PICTURE, show_rates
-from geotranslate.errors import TrainingError
+from geotranslate.errors import LostError, SettingError, TrainingError
 from geotranslate.translation.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def train(
                 "file of its picture. Say `geotranslate train CHIPS --lr-find`."
             )
         plan = plan_training(chips, TrainConfig(**given))
+        if plan.processes.count > 1:
+            raise SettingError(
+                "--lr-find tries with one process, and a rate that it finds holds for any number "
+                "of them with the same --batch. Leave out --devices, --nodes and torchrun."
+            )
         show_rates(plan, picture, quiet=quiet, as_json=as_json)
         return
     if resume is not None:
@@ -141,6 +147,9 @@ def train(
     else:
         run, plan = output, plan_training(chips, TrainConfig(**given))
 
+    if not plan.processes.first:
+        _learn_along(plan, run)
+        return
     say(_describe(plan), quiet=quiet)
     if changes:
         told = ", ".join(f"{name} {getattr(plan.config, name)}" for name in changes)
@@ -154,6 +163,8 @@ def train(
             done = _follow(steps, bar, quiet=quiet)
     except KeyboardInterrupt:
         _say_how_to_go_on(run)
+        raise
+    except LostError:
         raise
     except TrainingError:
         say(f"{write_report(run)} shows how it went.")
@@ -188,6 +199,20 @@ def train(
     )
 
 
+def _learn_along(plan: Plan, run: Path) -> None:
+    """Learn with the first process, which says all that is to be said while it lives."""
+    from geotranslate.translation.train import learn
+
+    try:
+        for _ in learn(plan, run):
+            pass
+    except LostError:
+        # The first one may be the one that is gone, but not all need to say so.
+        if plan.processes.rank == 1:
+            raise
+        sys.exit(LostError.exit_status)
+
+
 def _describe(plan: Plan) -> str:
     config, folder = plan.config, plan.folder
     count_a, count_b = (len(folder.files(domain, "train")) for domain in "ab")
@@ -195,8 +220,16 @@ def _describe(plan: Plan) -> str:
     heaps = counted(count_a, "pair") if paired else f"{count_a} and {counted(count_b, 'chip')}"
     return (
         f"{config.model} from {heaps}: {counted(config.updates, 'update')} of {config.batch} x "
-        f"{config.crop} px, on {plan.device} in {plan.arithmetic}."
+        f"{config.crop} px, on {_where(plan)} in {plan.arithmetic}."
     )
+
+
+def _where(plan: Plan) -> str:
+    processes = plan.processes
+    if processes.count == 1:
+        return str(plan.device)
+    machines = f" on {processes.machines} machines" if processes.machines > 1 else ""
+    return f"{plan.device.type} in {processes.count} processes{machines}"
 
 
 def _follow(steps: Iterable[Progress], bar: Bar, *, quiet: bool) -> int:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from geotranslate.networks.build import Generator
-from geotranslate.networks.norms import EPS, BatchNorm
+from geotranslate.networks.norms import BatchNorm
+from geotranslate.networks.statistics import EPS
 
 
 @torch.no_grad()

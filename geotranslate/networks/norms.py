@@ -6,7 +6,7 @@ kept (``nn.InstanceNorm2d`` turns channels-last around at every layer).
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,104 +14,17 @@ from torch.nn import functional
 
 from geotranslate.choices import Norm
 from geotranslate.errors import SettingError
+from geotranslate.networks import collective
 from geotranslate.networks.context import Context, Contextual
-
-EPS = 1e-5
-
-ENOUGH = 2
-"""Valid positions from which on a variance is worth the name."""
-
-
-class Statistics(NamedTuple):
-    """Statistics of each channel in each group of a batch.
-
-    Attributes:
-        positions: (groups, 1), how many are valid; partly valid ones count by their share.
-        mean: (groups, C).
-        variance: (groups, C), around the mean, divided by their number.
-    """
-
-    positions: Tensor
-    mean: Tensor
-    variance: Tensor
-
-
-def valid_statistics(x: Tensor, valid: Tensor | None, groups: int) -> Statistics:
-    """Mean and variance over the valid positions of each of ``groups`` equal parts of ``x``.
-
-    A deeper layer has fewer positions than the image: each then weighs by the valid share of the
-    pixels it stands for. A group with less than two valid positions has no variance worth the
-    name and is given mean 0 and variance 1, which leaves it as it is.
-
-    Args:
-        x: (N, C, h, w).
-        valid: (N, 1, H, W) of 0 and 1; None where all pixels are valid.
-        groups: a divisor of N.
-    """
-    # matmul adds up several times faster than multiply and sum; autocast would make it bfloat16.
-    with torch.autocast(x.device.type, enabled=False):
-        share = _valid_shares(x, valid).reshape(groups, 1, -1)
-        pixels = _by_position(x).reshape(groups, -1, x.shape[1])
-        positions = share.sum(dim=2, keepdim=True)
-        enough, divisor = positions >= ENOUGH, positions.clamp(min=ENOUGH)
-        mean = torch.where(enough, share @ pixels / divisor, 0.0)
-        variance = torch.where(enough, share @ (pixels - mean).square() / divisor, 1.0)
-    return Statistics(positions.squeeze(1), mean.squeeze(1), variance.squeeze(1))
-
-
-def pooled_statistics(x: Tensor, valid: Tensor | None) -> Statistics:
-    """`valid_statistics` of all of ``x`` as one group, for which nothing as large as ``x`` is made.
-
-    Not for training: gradients would keep what is made for each image.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        share = _valid_shares(x, valid).reshape(len(x), 1, -1)
-        positions = share.sum().reshape(1, 1)
-        enough, divisor = positions >= ENOUGH, positions.clamp(min=ENOUGH)
-        mean, variance = torch.zeros(2, 1, x.shape[1], device=x.device)
-        for image, weights in zip(x, share, strict=True):
-            mean += weights @ _by_position(image) / divisor
-        for image, weights in zip(x, share, strict=True):
-            variance += weights @ (_by_position(image) - mean).square_() / divisor
-    return Statistics(positions, torch.where(enough, mean, 0.0), torch.where(enough, variance, 1.0))
-
-
-def _valid_shares(x: Tensor, valid: Tensor | None) -> Tensor:
-    """How much of each position (N, 1, h, w) of a layer is valid."""
-    rows, cols = x.shape[-2:]
-    if valid is None:
-        return torch.ones(len(x), 1, rows, cols, device=x.device)
-    return functional.adaptive_avg_pool2d(valid.float(), (rows, cols))
-
-
-def _by_position(x: Tensor) -> Tensor:
-    """(..., h * w, C) float32 of (..., C, h, w)."""
-    return x.float().flatten(-2).transpose(-2, -1)
-
-
-def standardize(
-    x: Tensor,
-    statistics: Statistics,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """Bring each group of ``x`` to mean 0 and variance 1 by its statistics, then to the affine.
-
-    Args:
-        x: (N, C, h, w).
-        statistics: of each group.
-        weight: (C,) or (groups, C); None for 1.
-        bias: the same; None for 0.
-    """
-    scale = torch.rsqrt(statistics.variance + EPS)
-    if weight is not None:
-        scale = scale * weight
-    shift = -statistics.mean * scale
-    if bias is not None:
-        shift = shift + bias
-    images = len(x) // len(scale)
-    scale, shift = (each.repeat_interleave(images, 0)[..., None, None] for each in (scale, shift))
-    return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+from geotranslate.networks.joint_statistics import joint_statistics, normalize_jointly
+from geotranslate.networks.statistics import (
+    ENOUGH,
+    EPS,
+    Statistics,
+    joined,
+    standardize,
+    valid_statistics,
+)
 
 
 class InstanceNorm(Contextual):
@@ -138,7 +51,7 @@ class InstanceNorm(Contextual):
         if context.valid is not None:
             return standardize(x, valid_statistics(x, context.valid, groups=len(x)))
         # Batch norm of one image is instance norm, and torch's kernel for it keeps channels-last.
-        return _joined(
+        return joined(
             functional.batch_norm(image, None, None, self.one, self.zero, training=True, eps=EPS)
             for image in x.chunk(len(x))
         )
@@ -172,15 +85,15 @@ class BatchNorm(Contextual):
         if not self.training:
             mean, variance = self.running_mean, self.running_var
             return functional.batch_norm(x, mean, variance, self.weight, self.bias, eps=EPS)
-        if context.valid is None:
-            return _joined(
+        if context.valid is None and collective.processes() == 1:
+            return joined(
                 self._whole(group, track=context.track and role == 0)
                 for role, group in enumerate(x.chunk(context.groups))
             )
-        statistics = valid_statistics(x, context.valid, context.groups)
+        statistics = joint_statistics(x, context.valid, context.groups)
         if context.track:
             self._follow(statistics, self.momentum)
-        return standardize(x, statistics, self.weight, self.bias)
+        return normalize_jointly(x, context.valid, statistics, self.weight, self.bias)
 
     def _whole(self, x: Tensor, *, track: bool) -> Tensor:
         """One group in which every position is valid, by torch's own kernel."""
@@ -236,17 +149,17 @@ class BatchRenorm(BatchNorm):
         """Normalize ``x`` (N, C, h, w)."""
         if not self.training:
             return super().forward(x, context)
-        whole = context.valid is None
+        whole = context.valid is None and collective.processes() == 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
-            statistics = valid_statistics(x, context.valid, context.groups)
+            statistics = joint_statistics(x, context.valid, context.groups)
         r, d = self._correction(statistics)
         weight, bias = self.weight * r, self.bias + self.weight * d
         if context.track:
             self._follow(statistics, 1 / (self.tracked + 1).clamp(max=self.memory))
             self.tracked += 1
         if not whole:
-            return standardize(x, statistics, weight, bias)
-        return _joined(
+            return normalize_jointly(x, context.valid, statistics, weight, bias)
+        return joined(
             functional.batch_norm(group, None, None, w, b, training=True, eps=EPS)
             for group, w, b in zip(x.chunk(context.groups), weight, bias, strict=True)
         )
@@ -280,12 +193,6 @@ class ChannelNorm(Contextual):
         scale = torch.rsqrt(pixels.square().mean(1, keepdim=True) + EPS)
         weight, bias = (each[:, None, None] for each in (self.weight, self.bias))
         return torch.addcmul(bias, pixels * scale, weight).to(x.dtype)
-
-
-def _joined(parts: Iterable[Tensor]) -> Tensor:
-    """The parts as one batch; a single part is not copied."""
-    first, *rest = parts
-    return torch.cat([first, *rest]) if rest else first
 
 
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {

@@ -26,11 +26,10 @@ from geotranslate.errors import SettingError
 from geotranslate.networks.build import Generator
 from geotranslate.networks.context import Context, Contextual
 from geotranslate.networks.geometry import strides_of
-from geotranslate.networks.norms import (
+from geotranslate.networks.norms import BatchNorm, InstanceNorm
+from geotranslate.networks.statistics import (
     ENOUGH,
     EPS,
-    BatchNorm,
-    InstanceNorm,
     Statistics,
     pooled_statistics,
     standardize,

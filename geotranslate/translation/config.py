@@ -31,7 +31,10 @@ LARGEST_CROP = 256
 """Side in pixels of a crop of larger chips, where the user names none."""
 
 WITHOUT_EFFECT = frozenset(
-    {"device", "workers", "samples_every", "keep_checkpoints", "checkpoint_minutes"}
+    {
+        *("device", "devices", "nodes", "workers"),
+        *("samples_every", "keep_checkpoints", "checkpoint_minutes"),
+    }
 )
 """Settings that a run may be continued with another value of: they do not change what it learns.
 
@@ -110,7 +113,7 @@ class TrainConfig(Settings):
     """Steps of the generator's optimizer."""
 
     batch: int = Field(default_factory=lambda settings: BATCH_OF_MODEL[settings["model"]], ge=1)
-    """Crops an update; unset, 4 for pix2pix and 1 for cyclegan."""
+    """Crops an update, of all devices together; unset, 4 for pix2pix and 1 for cyclegan."""
 
     crop: int | None = Field(None, ge=1)
     """Side of the crops in pixels; unset, that of the chips up to 256."""
@@ -183,6 +186,12 @@ class TrainConfig(Settings):
 
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+
+    devices: int = Field(1, ge=-1)
+    """GPUs of each machine that learn together, -1 for all; on the CPU, processes."""
+
+    nodes: int = Field(1, ge=1)
+    """Machines that learn together."""
 
     precision: Precision = "auto"
     """Arithmetic of the convolutions: auto is bf16 where the hardware has it."""

@@ -112,8 +112,13 @@ def draw_for_pools(seed: int, update: int, batch: int, numbers: int) -> NDArray[
     )
 
 
-def training_batches(plan: Plan) -> TrainingBatches:
-    """The batches that a plan's settings ask for."""
+def training_batches(plan: Plan, samples: range | None = None) -> TrainingBatches:
+    """The batches that a plan's settings ask for.
+
+    Args:
+        plan: whose.
+        samples: those of each batch to read; unset, all.
+    """
     config = plan.config
     return TrainingBatches(
         plan.folder,
@@ -122,6 +127,7 @@ def training_batches(plan: Plan) -> TrainingBatches:
         batch=config.batch,
         seed=config.seed,
         augment=config.augment,
+        samples=samples,
     )
 
 
@@ -137,6 +143,7 @@ class TrainingBatches(Dataset[StoredBatch]):
         batch: int,
         seed: int,
         augment: Augment = "d4",
+        samples: range | None = None,
     ) -> None:
         """Choose what to read; nothing is read yet.
 
@@ -147,11 +154,13 @@ class TrainingBatches(Dataset[StoredBatch]):
             batch: images of each domain an update.
             seed: of all draws.
             augment: whether images are turned and mirrored.
+            samples: those of each batch to read, counted from 0; unset, all.
         """
         self._files = folder.files("a", "train"), folder.files("b", "train")
         self._pairs = list(zip(*self._files, strict=True)) if paired else None
         self._crop, self._batch, self._seed = crop, batch, seed
         self._turning = augment == "d4"
+        self._samples = range(batch) if samples is None else samples
 
     def __getitem__(self, update: int) -> StoredBatch:
         """The images of an update, counted from 1."""
@@ -168,7 +177,7 @@ class TrainingBatches(Dataset[StoredBatch]):
         chips = len(self._files[domain])
         draws = [
             draw_sample(self._seed, domain, update, sample, batch=self._batch, chips=chips)
-            for sample in range(self._batch)
+            for sample in self._samples
         ]
         return draws if self._turning else [draw._replace(turn=0) for draw in draws]
 

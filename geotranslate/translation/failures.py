@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotranslate.errors import SettingError, TrainingError
+from geotranslate.errors import LostError, SettingError, TrainingError
 from geotranslate.translation.checkpoint import list_checkpoints
 from geotranslate.translation.plan import Plan
 
@@ -12,10 +12,8 @@ from geotranslate.translation.plan import Plan
 def out_of_memory(plan: Plan, run: Path) -> SettingError:
     """Memory ran out; a run goes on with the settings of its checkpoints only."""
     found = list_checkpoints(run)
-    what = (
-        f"{plan.config.batch} crops of {plan.crop} px at once do not fit into the memory of "
-        f"{plan.device}"
-    )
+    crops = len(plan.processes.share(plan.config.batch))
+    what = f"{crops} crops of {plan.crop} px at once do not fit into the memory of {plan.device}"
     if not found:
         return SettingError(f"{what}. Choose a smaller --batch, --crop or --width.")
     return SettingError(
@@ -42,4 +40,22 @@ def went_wrong(run: Path, what: str, update: int) -> TrainingError:
         f"{what} at update {update}, so nothing more can be learned and the run was stopped. "
         f"{good}. It would come to the same again: begin with a lower --learning-rate, or with "
         f"--precision float32{anew}."
+    )
+
+
+def left_alone(run: Path, error: LostError, died: str | None) -> LostError:
+    """Another process is gone, or failed.
+
+    Args:
+        run: the run folder.
+        error: what was noticed.
+        died: which process it was, where that is known.
+    """
+    found = list_checkpoints(run)
+    kept, how = "There is no checkpoint yet", "begin anew"
+    if found:
+        kept, how = f"The state after update {found[0][0]} is kept", "go on from there"
+    return LostError(
+        f"{died or error}, so the others cannot go on without its share of the batch and the run "
+        f"was stopped. {kept}: say the same words again to {how}."
     )

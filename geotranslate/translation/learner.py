@@ -9,6 +9,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from geotranslate.networks import collective
 from geotranslate.translation.averages import AveragedNetwork
 from geotranslate.translation.batch import Batch
 from geotranslate.translation.data import draw_for_pools
@@ -85,7 +86,8 @@ class Learner:
         """Do the next update, with its batch; gives the losses, which stay on the device.
 
         Args:
-            batch: the update's.
+            batch: the update's; where processes learn together, this one's share of it. They then
+                come to the same weights and losses, those of the whole batch.
             rate: the learning rate; unset, that of the plan's schedule.
         """
         config, update = self._plan.config, self.update + 1
@@ -95,7 +97,10 @@ class Learner:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         draws = draw_for_pools(config.seed, update, config.batch, self.model.draws_per_sample)
-        losses = self.model.step(batch, draws)
+        with collective.exchanging(self._plan.processes.count > 1):
+            losses = self.model.step(batch, draws)
+            sums = collective.total(torch.stack(list(losses.values())))
+        losses = dict(zip(losses, sums.unbind(), strict=True))
         for name, average in self.averages.items():
             average.follow(self.generators[name], update)
         self.update = update

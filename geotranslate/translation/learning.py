@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from geotranslate.networks.collective import add_gradients
+
 Backward = Callable[[Tensor], Any]
 
 
@@ -20,9 +22,10 @@ def adam(networks: Iterable[nn.Module], learning_rate: float) -> Adam:
 
 
 def descend(optimizer: Optimizer, loss: Tensor, backward: Backward) -> None:
-    """Take one step down the gradient of ``loss``."""
+    """Take one step down the gradient of ``loss``, which is that of all processes together."""
     optimizer.zero_grad(set_to_none=True)
     backward(loss)
+    add_gradients(each for group in optimizer.param_groups for each in group["params"])
     optimizer.step()
 
 

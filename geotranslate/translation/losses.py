@@ -1,4 +1,8 @@
-"""Losses that count valid pixels only, in float32. Where ``valid`` is None, all pixels are."""
+"""Losses that count valid pixels only, in float32. Where ``valid`` is None, all pixels are.
+
+Where several processes share a batch, what they divide by is the count of the whole batch, and what
+comes out is this process's part of the loss: the parts add up to it (`networks.collective`).
+"""
 
 from collections.abc import Callable
 
@@ -7,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from geotranslate.choices import GanLoss
+from geotranslate.networks import collective
 from geotranslate.networks.geometry import ReceptiveField
 from geotranslate.translation.batch import hide
 
@@ -65,10 +70,11 @@ def _cell_sums(images: Tensor, valid: Tensor | None, cell: int) -> tuple[Tensor,
 
 
 def _values(images: Tensor, valid: Tensor | None) -> Tensor | int:
-    """How many values of ``images`` are valid, at least 1."""
+    """How many values of the whole batch are valid, at least 1."""
     if valid is None:
-        return images.numel()
-    return (valid.sum() * images.shape[1]).clamp(min=1)
+        return images.numel() * collective.processes()
+    count: Tensor = collective.total(valid.sum()) * images.shape[1]
+    return count.clamp(min=1)
 
 
 def valid_share(valid: Tensor | None, field: ReceptiveField) -> Tensor | None:
@@ -124,6 +130,6 @@ class Judgement:
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """Mean of ``values`` by their weights; 0 where all weights are 0."""
     if weights is None:
-        return values.mean()
-    total = weights.sum()
+        return values.mean() / collective.processes()
+    total = collective.total(weights.sum())
     return (values * weights).sum() / torch.where(total > 0, total, 1.0)

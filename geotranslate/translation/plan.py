@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from geotranslate.translation.cyclegan import CycleGANConfig, shared_channels
 from geotranslate.translation.kid import read_features
 from geotranslate.translation.pix2pix import Pix2PixConfig
 from geotranslate.translation.precision import Arithmetic, choose_arithmetic, choose_device
+from geotranslate.translation.processes import (
+    ALONE,
+    Processes,
+    choose_processes,
+    require_shares,
+)
 from geotranslate.translation.starting_weights import Start, read_start
 
 GPU_WORKERS = 4
@@ -36,6 +43,7 @@ class Plan:
         folder: the chips.
         device: where to compute.
         arithmetic: of the convolutions.
+        processes: that learn together, and which of them this is.
         start: what the generators begin with; None where they begin with random weights.
         changed: settings that a run which was begun with other values may go on with.
     """
@@ -44,6 +52,7 @@ class Plan:
     folder: ChipFolder
     device: torch.device
     arithmetic: Arithmetic
+    processes: Processes = ALONE
     start: Start | None = None
     changed: frozenset[str] = frozenset()
 
@@ -67,6 +76,12 @@ class Plan:
         if self.start is not None:
             work["init_from"] = self.start.sha256
         return work | {"chips": _fingerprint(self.folder)}
+
+    @property
+    def fingerprint(self) -> int:
+        """A number of 56 bits that changes when the work does."""
+        known = json.dumps(self.work(), sort_keys=True).encode()
+        return int.from_bytes(hashlib.sha256(known).digest()[:7])
 
 
 def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = None) -> Plan:
@@ -94,6 +109,9 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
                 "learn from. Cut them with a --split whose first number is not 0."
             )
     device = choose_device(config.device)
+    processes = choose_processes(config.devices, config.nodes, device, name=config.device)
+    require_shares(processes, config.batch)
+    device = processes.device(device)
     arithmetic = choose_arithmetic(config.precision, device)
     config = config.model_copy(
         update={"crop": _choose_crop(config, folder), "precision": arithmetic}
@@ -109,7 +127,7 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
         model = Path(config.init_from).resolve()
         config = config.model_copy(update={"init_from": str(model)})
         start = start or read_start(model, generator_spec(config))
-    return Plan(config, folder, device, arithmetic, start)
+    return Plan(config, folder, device, arithmetic, processes, start)
 
 
 def _fingerprint(folder: ChipFolder) -> str:

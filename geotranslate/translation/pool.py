@@ -7,6 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from geotranslate.networks.collective import own_share, whole_batch
+
 Kept = tuple[Tensor, Tensor | None]
 """An image (C, H, W) and its valid pixels (1, H, W), None where all are."""
 
@@ -30,20 +32,26 @@ class ImagePool:
     ) -> tuple[Tensor, Tensor | None]:
         """Take in images, one after the other, and give out as many, new or old.
 
+        Processes that share a batch have the same pool each: all of it goes through every one of
+        them, and each is given its share of what comes out.
+
         Args:
             images: (N, C, H, W) without gradient. Where they are of another size than those kept,
                 the pool begins anew.
             valid: (N, 1, H, W) or None where all is valid; goes with the images.
             draws: (N, 2) uniform in [0, 1): an image is exchanged for an old one if its first is
-                below 0.5 and the pool is full; the second says for which.
+                below 0.5 and the pool is full; the second says for which. Where processes share a
+                batch, they are those of all its samples.
         """
+        images, valid = whole_batch(images), None if valid is None else whole_batch(valid)
         masks: Iterable[Tensor | None] = [None] * len(images) if valid is None else valid
         numbers = torch.as_tensor(draws).tolist()
         chosen = [
             self._one(kept, *pair)
             for kept, pair in zip(zip(images, masks, strict=True), numbers, strict=True)
         ]
-        return _joined(chosen, like=images)
+        images, valid = _joined(chosen, like=images)
+        return own_share(images), None if valid is None else own_share(valid)
 
     def _one(self, new: Kept, swap: float, place: float) -> Kept:
         """What is given out for one image."""

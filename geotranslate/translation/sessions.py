@@ -33,6 +33,8 @@ class Session(BaseModel, frozen=True):
     """Since it began to learn."""
     device: str
     """By its maker's name."""
+    processes: int = 1
+    """That learned together; what is said of hardware and memory is the first one's."""
     cores: int
     """Of the CPU, that the process may use."""
     precision: str
@@ -48,8 +50,10 @@ class Session(BaseModel, frozen=True):
 _LIST = TypeAdapter(list[Session])
 
 
-def begin_session(device: torch.device, precision: str, first_update: int) -> Session:
-    """A session of this process that has done nothing yet."""
+def begin_session(
+    device: torch.device, precision: str, first_update: int, *, processes: int = 1
+) -> Session:
+    """A session that has done nothing yet, of this process and those that learn with it."""
     import torch
 
     return Session(
@@ -57,6 +61,7 @@ def begin_session(device: torch.device, precision: str, first_update: int) -> Se
         first_update=first_update,
         last_update=first_update - 1,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        processes=processes,
         cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         precision=precision,
         system=platform.platform(aliased=True, terse=True),

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotranslate.errors import TrainingError
+from geotranslate.errors import LostError, TrainingError
 from geotranslate.networks.norms import reestimate_statistics
 from geotranslate.raster.output import explained
+from geotranslate.translation import companions
 from geotranslate.translation.bundle import FOLDER as MODEL
 from geotranslate.translation.bundle import LAST, save_bundle
 from geotranslate.translation.checkpoint import (
@@ -32,8 +33,14 @@ from geotranslate.translation.checkpoint import (
     save_checkpoint,
 )
 from geotranslate.translation.config import TrainConfig
-from geotranslate.translation.data import Preparation, load_batches, training_batches
-from geotranslate.translation.failures import out_of_memory, went_wrong
+from geotranslate.translation.crew import Crew, EndedError
+from geotranslate.translation.data import (
+    Preparation,
+    StoredBatch,
+    load_batches,
+    training_batches,
+)
+from geotranslate.translation.failures import left_alone, out_of_memory, went_wrong
 from geotranslate.translation.guards import NAME as GUARDS_NAME
 from geotranslate.translation.guards import NO_NUMBER, Guards, Warned
 from geotranslate.translation.held_interrupts import held_interrupts
@@ -42,6 +49,7 @@ from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.log import Log
 from geotranslate.translation.plan import Plan, generator_spec, plan_training
 from geotranslate.translation.precision import computing
+from geotranslate.translation.processes import join
 from geotranslate.translation.recent_losses import RecentLosses
 from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run, record_work
@@ -61,6 +69,9 @@ LOG_EVERY = 20
 
 STATISTICS_IMAGES = 256
 """Training crops, at least, that a generator's batch statistics are taken from anew."""
+
+SECONDS_TO_DIE = 5.0
+"""From a broken connection to what the system says of who died."""
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +119,7 @@ def train(
         SettingError: a setting cannot work with these chips.
         ChipsError: there are no chips for training, or no pairs for a model that needs them.
         OutputError: the folder is in use, was begun with other words, or cannot be written.
-        TrainingError: a loss is no number any more.
+        TrainingError: a loss is no number any more, or one of several processes is gone.
     """
     yield from learn(plan_training(chips, config or TrainConfig()), run, overwrite=overwrite)
 
@@ -135,7 +146,27 @@ def resume(
 
 
 def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Generator[Progress]:
-    """Do what a plan says; see `train`."""
+    """Do what a plan says; see `train`. Of processes that learn together, the first one yields."""
+    join(plan.processes, plan.device)
+    crew = Crew(plan.processes)
+    try:
+        with crew.attended():
+            if plan.processes.first:
+                yield from _lead(plan, run, crew, overwrite=overwrite)
+            else:
+                _follow(plan, crew)
+    except EndedError:
+        return
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(plan, run) from error
+    except LostError as error:
+        # A process that failed has told why; one that died has not.
+        died = companions.who_died(SECONDS_TO_DIE) if error.__cause__ else None
+        raise left_alone(run, error, died) from error
+
+
+def _lead(plan: Plan, run: Path, crew: Crew, *, overwrite: bool) -> Generator[Progress]:
+    """Do what a plan says, as the process that measures, draws and writes."""
     with claim_run(plan, run, overwrite=overwrite) as job:
         state = load_checkpoint(run)
         update, recorded = (0, 0) if state is None else (state["update"], state["recorded"])
@@ -146,10 +177,27 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Generator[Progre
             # The process may have died between its last two steps.
             drop_old_checkpoints(run, best=state["best"], keep=plan.config.keep_checkpoints)
         if recorded < plan.config.updates:
-            try:
-                yield from _Run(plan, run, state).go()
-            except torch.OutOfMemoryError as error:
-                raise out_of_memory(plan, run) from error
+            yield from _Run(plan, run, state, crew).go()
+
+
+def _follow(plan: Plan, crew: Crew) -> None:
+    """Learn with the first process, which says from where on and when it ends."""
+    learner = Learner(plan, crew.take_state(plan.fingerprint))
+    prepare = Preparation(plan.folder.domain_a, plan.folder.domain_b, plan.device)
+    for stored in _stored_batches(plan, learner.update):
+        with crew.together(prepare(stored)) as batch:
+            learner.learn(batch)
+
+
+def _stored_batches(plan: Plan, update: int) -> Iterator[StoredBatch]:
+    """This process's share of the batches that come after an update."""
+    samples = plan.processes.share(plan.config.batch)
+    return load_batches(
+        training_batches(plan, samples),
+        range(update + 1, plan.config.updates + 1),
+        workers=plan.workers,
+        pin=plan.device.type == "cuda",
+    )
 
 
 class _Run:
@@ -160,10 +208,11 @@ class _Run:
             interrupt while these were made it is one less than the learner's update.
     """
 
-    def __init__(self, plan: Plan, run: Path, state: dict[str, Any] | None) -> None:
+    def __init__(self, plan: Plan, run: Path, state: dict[str, Any] | None, crew: Crew) -> None:
         folder = plan.folder
-        self.plan, self.run = plan, run
+        self.plan, self.run, self.crew = plan, run, crew
         self.learner = Learner(plan, state)
+        crew.give_state(self.learner.state_dict, plan.fingerprint)
         self.recorded, self.best, self.best_figure = 0, 0, float("nan")
         self.figures: dict[str, float] = {}
         seconds, losses = 0.0, []
@@ -187,26 +236,26 @@ class _Run:
         self.mean: dict[str, float] = {}
         self.log = Log(run / LOG_NAME)
         self.guards = Guards(run, plan.config.gan_loss, state and state["guards"])
-        self.session = begin_session(plan.device, plan.arithmetic, self.learner.update + 1)
+        self.session = begin_session(
+            plan.device,
+            plan.arithmetic,
+            self.learner.update + 1,
+            processes=plan.processes.count,
+        )
 
     def go(self) -> Iterator[Progress]:
-        """Learn to the end; interrupted or closed on the way, keep what was learned so far."""
-        updates = range(self.learner.update + 1, self.plan.config.updates + 1)
-        pin = self.plan.device.type == "cuda"
+        """Learn to the end; stopped between two updates, keep what was learned so far."""
         try:
             if self.recorded < self.learner.update:
                 yield self._record()
-            for update, stored in zip(
-                updates,
-                load_batches(self.batches, updates, workers=self.plan.workers, pin=pin),
-                strict=True,
-            ):
-                batch = self.prepare(stored)
-                with held_interrupts():
-                    self.losses.add(update, self.learner.learn(batch))
+            for stored in _stored_batches(self.plan, self.learner.update):
+                with self.crew.together(self.prepare(stored)) as batch:
+                    losses = self.learner.learn(batch)
+                    self.losses.add(self.learner.update, losses)
                 yield self._record()
-        except (KeyboardInterrupt, GeneratorExit):
-            self._keep_state()
+        except (KeyboardInterrupt, GeneratorExit, LostError):
+            if not self.crew.within:
+                self._keep_state()
             raise
         except TrainingError as error:
             self.guards.tell(Warned(self.learner.update, NO_NUMBER, str(error)))

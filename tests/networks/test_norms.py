@@ -13,17 +13,15 @@ from geotranslate.errors import SettingError
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN, Context
 from geotranslate.networks.norms import (
-    EPS,
     NORMS,
     BatchNorm,
     BatchRenorm,
     ChannelNorm,
     InstanceNorm,
-    pooled_statistics,
     reestimate_statistics,
-    valid_statistics,
 )
 from geotranslate.networks.resnet import ResidualBlock, ResnetGenerator
+from geotranslate.networks.statistics import EPS, pooled_statistics, valid_statistics
 
 few = settings(deadline=None, max_examples=15)
 

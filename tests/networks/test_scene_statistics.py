@@ -13,7 +13,7 @@ from geotranslate.choices import GENERATORS, NORMS
 from geotranslate.errors import SettingError
 from geotranslate.networks.build import Generator, GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN, Context
-from geotranslate.networks.norms import InstanceNorm, valid_statistics
+from geotranslate.networks.norms import InstanceNorm
 from geotranslate.networks.resnet import ResnetGenerator
 from geotranslate.networks.scene_statistics import (
     CellStatistics,
@@ -27,6 +27,7 @@ from geotranslate.networks.scene_statistics import (
     with_statistics,
     with_statistics_grid,
 )
+from geotranslate.networks.statistics import valid_statistics
 
 few = settings(deadline=None, max_examples=20)
 

@@ -64,6 +64,7 @@ def compare(repeats: int) -> None:
     fakes = torch.zeros(2, BANDS_B, 256, 256)
     rows = [
         ("gradients of a generator", parameters(generator), lambda: exchange_gradients(generator)),
+        ("the same by DistributedDataParallel", parameters(generator), in_pieces(generator)),
         ("gradients of a discriminator", parameters(pair), lambda: exchange_gradients(pair)),
         (
             f"statistics of {len(norms)} batch norms, there and back",
@@ -93,6 +94,26 @@ def exchange_gradients(network: nn.Module) -> None:
     for each in network.parameters():
         each.grad = torch.ones_like(each) if each.grad is None else each.grad
     collective.add_gradients(network.parameters())
+
+
+class Trivial(nn.Module):
+    """Has the parameters of a network, and computes next to nothing with them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(
+            nn.Parameter(each.detach().clone()) for each in network.parameters()
+        )
+
+    def forward(self) -> Tensor:
+        """The sum of all."""
+        return torch.stack([each.sum() for each in self.weights]).sum()
+
+
+def in_pieces(network: nn.Module) -> Callable[[], object]:
+    """What exchanges the gradients of a network while they come; computing them is within."""
+    wrapped = nn.parallel.DistributedDataParallel(Trivial(network))
+    return lambda: wrapped().backward()
 
 
 def exchange_statistics(norms: list[BatchNorm]) -> None:

@@ -34,8 +34,8 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def spec_of(norm, width=16):
-    return GeneratorSpec(kind="resnet", width=width, blocks=1, norm=norm)
+def spec_of(norm, width=16, blocks=1):
+    return GeneratorSpec(kind="resnet", width=width, blocks=blocks, norm=norm)
 
 
 def drawn(spec):
@@ -90,10 +90,10 @@ def models(tmp_path_factory):
     """Bundles by norm, whether they learned, and target; made when they are asked for."""
     folder, made = tmp_path_factory.mktemp("models"), {}
 
-    def make(norm, *, trained=True, target=FINE, width=16):
-        key = f"{norm}-{trained}-{target.dtype}-{width}"
+    def make(norm, *, trained=True, target=FINE, width=16, blocks=1):
+        key = f"{norm}-{trained}-{target.dtype}-{width}-{blocks}"
         if key not in made:
-            spec = spec_of(norm, width)
+            spec = spec_of(norm, width, blocks)
             generator = learned(spec) if trained else drawn(spec)
             made[key] = save(folder / key, spec, generator, target)
         return made[key]
@@ -131,6 +131,12 @@ def mean_difference(one, other):
     return np.abs(one[0] - other[0])[:, valid].mean() / one[0][:, valid].std()
 
 
+FORMS = [
+    *(("batch", None), ("renorm", None), ("channel", None), ("none", None)),
+    *(("instance", "scene"), ("instance", "dense")),
+]
+SIZES = [128, 256, 512]
+
 CUTS = [
     ("batch", None, True, [128, 512]),
     ("renorm", None, True, [256]),
@@ -164,14 +170,28 @@ def test_no_pixel_depends_on_the_size_of_cores(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "seams"), [cut[:2] for cut in CUTS if cut[2]])
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize(("norm", "seams"), FORMS)
+def test_no_pixel_of_any_form_depends_on_any_size_of_cores(
+    models, scene, tmp_path, norm, seams, trained
+):
+    check_cuts(models(norm, trained=trained), scene, tmp_path, seams, SIZES)
+
+
+@pytest.mark.slow
+def test_no_pixel_of_a_deep_network_depends_on_the_size_of_cores(models, scene, tmp_path):
+    check_cuts(models("instance", width=8, blocks=9), scene, tmp_path, "scene", SIZES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "seams"), FORMS)
 def test_no_pixel_of_a_wide_network_depends_on_the_size_of_cores(
     models, make_raster, tmp_path, norm, seams
 ):
     pixels = landscape(np.random.default_rng(5), 1099, 901)
     pixels[:, :300, :400] = SAR.nodata
     scene = make_raster("scene.tif", pixels, bands=SAR.bands, nodata=SAR.nodata)
-    check_cuts(models(norm, width=64), scene, tmp_path, seams, [128, 256, 512])
+    check_cuts(models(norm, width=64), scene, tmp_path, seams, SIZES)
 
 
 @pytest.mark.parametrize(("norm", "seams"), [("batch", None), ("instance", "scene")])
@@ -187,14 +207,27 @@ def test_the_mean_over_turned_windows_does_not_depend_on_the_cut(
     assert np.abs(as_it_lies - whole)[:, valid].max() > 0.1
 
 
-@pytest.mark.parametrize("seams", ["scene", "dense"])
-def test_in_bytes_a_pixel_differs_by_one_at_most(models, small, tmp_path, seams):
-    model = models("instance", target=RGB)
-    (one, valid), (other, _) = (
-        translate(model, small, tmp_path / f"{size}.tif", size=size, seams=seams)
-        for size in (128, HALO_SIDE)
+def check_bytes(model, scene, folder, seams, sizes):
+    (whole, valid), *others = (
+        translate(model, scene, folder / f"{size}.tif", size=size, seams=seams)
+        for size in (HALO_SIDE, *sizes)
     )
-    assert np.abs(one.astype(int) - other)[:, valid].max() <= 1
+    assert whole[:, valid].std() > 1
+    for values, _ in others:
+        assert np.abs(values.astype(int) - whole)[:, valid].max() <= 1
+
+
+@pytest.mark.parametrize(("norm", "seams"), [FORMS[0], *FORMS[-2:]])
+def test_in_bytes_a_pixel_differs_by_one_at_most(models, small, tmp_path, norm, seams):
+    check_bytes(models(norm, target=RGB), small, tmp_path, seams, [128])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "seams"), FORMS)
+def test_in_bytes_of_any_form_and_size_a_pixel_differs_by_one_at_most(
+    models, scene, tmp_path, norm, seams
+):
+    check_bytes(models(norm, target=RGB), scene, tmp_path, seams, SIZES)
 
 
 def test_each_window_for_itself_depends_on_the_cut_and_a_scene_does_not(models, small, tmp_path):

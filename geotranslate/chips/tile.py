@@ -245,7 +245,8 @@ def _claimed(folder: Path, record: Mapping[str, object], *, overwrite: bool) -> 
             if overwrite:
                 job.unlink(missing_ok=True)
             if job.exists():
-                check_same_work(folder, json.loads(job.read_text()), dict(record))
+                before = json.loads(job.read_text())
+                check_same_work(folder, before, dict(record), begun=True)
             else:
                 # Without a job's record, chips are of unknown make.
                 _clear(folder)

@@ -128,10 +128,7 @@ def mosaic(
     start = time.monotonic()
     plan = plan_mosaic(rasters, output, MosaicSettings(**settings))
     if dry_run:
-        if virtual:
-            check_virtual(plan, output)
-        else:
-            check_mosaic(plan, output, overwrite=overwrite)
+        (check_virtual if virtual else check_mosaic)(plan, output, overwrite=overwrite)
         _tell_plan(plan, output, overwrite=overwrite, as_json=as_json)
         return
     if virtual:
@@ -208,8 +205,8 @@ def _spell_match(matched: Mapping[str, Mapping[str, Mapping[str, float]]]) -> st
         ("gains", "gain", "gain"),
         ("shifts", "least_shift", "most_shift"),
     ):
-        low = min(((change[least], where) for change, where in changes), default=None)
-        high = max(((change[most], where) for change, where in changes), default=None)
+        low = min(((c[least], where) for c, where in changes if least in c), default=None)
+        high = max(((c[most], where) for c, where in changes if most in c), default=None)
         if low and high and low[0] != high[0]:
             spelled.append(f"{noun} from {low[0]:.4g} ({low[1]}) to {high[0]:.4g} ({high[1]})")
     return f" Matched by {' and '.join(spelled)}." if spelled else ""

@@ -70,7 +70,7 @@ def predict(
             bar.update(step.done, doing + step.output.name)
     seconds = time.monotonic() - start
     for name, check in checks.items():
-        say(_seam_sentence(name, check), quiet=as_json)
+        say(_seam_sentence(name, check, config), quiet=as_json)
     record = {**made, "pixels": pixels, "seconds": seconds, "pixels_per_second": pixels / seconds}
     if config.check_seams:
         record["seams"] = {name: check and check.to_dict() for name, check in checks.items()}
@@ -82,22 +82,48 @@ def predict(
     finish(sentence, record, as_json=as_json)
 
 
-def _seam_sentence(output: str, check: SeamCheck | None) -> str:
+def _seam_sentence(output: str, check: SeamCheck | None, config: PredictConfig) -> str:
     if check is None:
         return f"{output}: one window holds all of it, so there are no seams."
+    cut, lines = _spell_cut(check, config), _spell_lines(check)
+    return f"{output}: {cut} {lines[:1].upper()}{lines[1:]}"
+
+
+def _spell_cut(check: SeamCheck, config: PredictConfig) -> str:
+    """Whether the result depends on the cut, by how much, and what mends it."""
     if check.mismatch is None or check.largest is None:
-        cut = "most places where windows meet hold no valid pixel, so none was translated again"
-    else:
-        cut = (
-            f"cut in other windows, pixels change by {check.mismatch:.2g} of their standard "
-            f"deviation on average, {check.largest:.2g} at most ({check.pixels:,} translated again)"
-        )
-    if check.score is None:
         return (
-            f"{output}: {cut}; too little data lies at the lines where windows meet to score them."
+            "whether the result depends on the cut is not known: most places where windows meet "
+            "hold no valid pixel, so none was translated again."
         )
+    figures = (
+        f"in other windows, pixels change by {check.mismatch:.2g} of their standard deviation on "
+        f"average, {check.largest:.2g} at most ({check.pixels:,} translated again)."
+    )
+    if not check.depends_on_cut:
+        return f"the result does not depend on the cut: {figures}"
+    mend = ""
+    if config.seams == "tile":
+        mend = " `--seams scene` mends that."
+    elif config.blend != "crop":
+        mend = " `--blend crop` mends that."
+    elif config.precision != "float32":
+        mend = " `--precision float32` rounds less."
+    return f"the result depends on the cut: {figures}{mend}"
+
+
+def _spell_lines(check: SeamCheck) -> str:
+    """Whether the lines where windows meet stand out, against which limit."""
+    from geotranslate.raster.seams import VISIBLE_CHANCE
+
+    if check.score is None or check.chance is None:
+        return "too little data lies at the lines where windows meet to score them."
     shown = "show" if check.visible else "do not show"
-    return f"{output}: {cut}; the lines where windows meet {shown} (seam score {check.score:.1f})."
+    return (
+        f"the lines where windows meet {shown}: their seam score is {check.score:.1f}, which lines "
+        f"that mean nothing reach in up to {100 * check.chance:.2g} % of rasters (they show at "
+        f"{100 * VISIBLE_CHANCE:g} % and less)."
+    )
 
 
 def _sentence(written: list[str], unchanged: list[str], pixels: int, seconds: float) -> str:

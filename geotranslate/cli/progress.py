@@ -90,15 +90,18 @@ class _Plain:
     def __init__(self, text: str, total: float, unit: str) -> None:
         self._text, self._total, self._unit = text, total, unit
         self._last = time.monotonic()
+        self._shown = 0.0
         self._first: tuple[float, float] | None = None
 
     def update(self, done: float, note: str = "") -> None:
         now = time.monotonic()
         if self._first is None:
             self._first = now, done
-        if now - self._last < PLAIN_SECONDS and done < self._total:
+        # The end is said at once, but not again by each step that comes after all is counted.
+        ended = self._shown < self._total <= done
+        if now - self._last < PLAIN_SECONDS and not ended:
             return
-        self._last = now
+        self._last, self._shown = now, done
         parts = [f"{self._text}: {done:g} of {self._total:g}", *self._outlook(now, done)]
         click.echo(f"{', '.join(parts)}  {note}".rstrip(), err=True)
 

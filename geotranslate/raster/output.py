@@ -67,17 +67,15 @@ def file_job(output: Path, record: dict[str, Any], *, overwrite: bool = False) -
             cannot be written.
     """
     record = json.loads(json.dumps(record))
-    parts = output.with_name(output.name + ".parts")
+    parts = _parts_of(output)
     with explained(output):
         parts.mkdir(parents=True, exist_ok=True)
     try:
         with locked(parts / LOCK_NAME, output):
             try:
-                finished = output.exists() and not overwrite
-                if finished:
-                    check_same_work(output, read_record(output), record)
-                else:
-                    _prepare_parts(output, parts, record, overwrite=overwrite)
+                finished = is_finished(output, record, overwrite=overwrite)
+                if not finished:
+                    _prepare_parts(parts, record, overwrite=overwrite)
                 yield FileJob(output, parts, record, finished)
                 # Also when finished before: the process may have died between the last two steps.
                 _empty(parts)
@@ -131,13 +129,38 @@ def is_locked(lock: Path) -> bool:
     return False
 
 
-def check_same_work(output: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Refuse to go on with work that was begun with other words.
+def is_finished(output: Path, record: dict[str, Any], *, overwrite: bool = False) -> bool:
+    """Whether an output file is there already, made by the same words.
+
+    Args:
+        output: the file to be.
+        record: what must be the same, as for :func:`file_job`.
+        overwrite: start over, whatever is there.
+
+    Raises:
+        TakenError: other words have made the file, or parts of it.
+    """
+    if overwrite:
+        return False
+    if output.exists():
+        check_same_work(output, read_record(output), record)
+        return True
+    with suppress(FileNotFoundError):
+        before = json.loads((_parts_of(output) / RECORD_NAME).read_text())
+        check_same_work(output, before, record, begun=True)
+    return False
+
+
+def check_same_work(
+    output: Path, before: dict[str, Any] | None, now: dict[str, Any], *, begun: bool = False
+) -> None:
+    """Refuse to go on with the work of other words.
 
     Args:
         output: what the work makes, for the message.
         before: the record that was found; None where there is none.
         now: the record of the work wanted.
+        begun: what was found is not finished.
 
     Raises:
         TakenError: the records differ; the message names where.
@@ -149,9 +172,12 @@ def check_same_work(output: Path, before: dict[str, Any] | None, now: dict[str, 
         )
     found = differences(before, json.loads(json.dumps(now)))
     if found:
+        was, mend = (
+            ("begun", "Use the same words to go on, choose") if begun else ("made", "Choose")
+        )
         raise TakenError(
-            f"{output} was begun with other settings: {'; '.join(found[:4])}. Use the same "
-            "words to go on, choose another output, or say --overwrite to start over."
+            f"{output} was {was} with other settings: {'; '.join(found[:4])}. {mend} another "
+            "output, or say --overwrite to start over."
         )
 
 
@@ -260,12 +286,14 @@ def read_record(raster: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _prepare_parts(output: Path, parts: Path, record: dict[str, Any], *, overwrite: bool) -> None:
+def _parts_of(output: Path) -> Path:
+    return output.with_name(output.name + ".parts")
+
+
+def _prepare_parts(parts: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     path = parts / RECORD_NAME
     if overwrite:
         _empty(parts)
-    elif path.exists():
-        check_same_work(output, json.loads(path.read_text()), record)
     if not path.exists():
         write_text(path, json.dumps(record, indent=1))
 

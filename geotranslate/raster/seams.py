@@ -67,7 +67,17 @@ class SeamFigures:
     @property
     def visible(self) -> bool:
         """Whether any band shows the lines."""
-        return any(self.shows(figures) for band in self.bands for _, figures in band.directions())
+        return self.chance <= VISIBLE_CHANCE
+
+    @property
+    def chance(self) -> float:
+        """Share of rasters, at most, in which lines that mean nothing would stand out as much."""
+        lowest = min(figures.chance for band in self.bands for _, figures in band.directions())
+        return min(1.0, lowest * self._looked_at)
+
+    @property
+    def _looked_at(self) -> int:
+        return 2 * sum(len(list(band.directions())) for band in self.bands)
 
     def shows(self, figures: LineFigures) -> bool:
         """Whether lines of one band and direction stand out beyond chance, of so many looked at.
@@ -75,8 +85,7 @@ class SeamFigures:
         The chance of each figure times their number (Bonferroni) bounds that of any of them. On
         rasters of only a few windows the chances themselves are somewhat too low.
         """
-        looked_at = 2 * sum(len(list(band.directions())) for band in self.bands)
-        return figures.chance * looked_at <= VISIBLE_CHANCE
+        return figures.chance * self._looked_at <= VISIBLE_CHANCE
 
     @property
     def score(self) -> float:

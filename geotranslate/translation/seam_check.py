@@ -24,6 +24,9 @@ from geotranslate.translation.scene_plan import ScenePlan
 MOST_PLACES = 16
 """Crossings of lines that are looked at for one where enough is valid."""
 
+ROUNDING = 1e-4
+"""Parts of a standard deviation up to which pixels may change without depending on the cut."""
+
 ENOUGH = 0.5
 """Share of a sample's pixels that has to be valid, if there is such a place."""
 
@@ -40,6 +43,8 @@ class SeamCheck:
         score: the highest of any band and direction: gradient, or jump of the level, on the
             lines less that elsewhere, in standard deviations of other offsets. None where too
             little data lies at the lines to tell.
+        chance: share of rasters, at most, in which lines that mean nothing score as high in any
+            band and direction; None likewise.
         visible: whether the lines stand out beyond chance.
         pixels: valid ones that were translated again.
     """
@@ -47,12 +52,19 @@ class SeamCheck:
     mismatch: float | None
     largest: float | None
     score: float | None
+    chance: float | None
     visible: bool
     pixels: int
 
+    @property
+    def depends_on_cut(self) -> bool:
+        """Whether pixels change by more than rounding when they are cut in other windows."""
+        return self.mismatch is not None and self.mismatch > ROUNDING
+
     def to_dict(self) -> dict[str, Any]:
         """All figures as JSON values; one without a finite value is None."""
-        figures = {name: finite(getattr(self, name)) for name in ("mismatch", "largest", "score")}
+        names = "mismatch", "largest", "score", "chance"
+        figures = {name: finite(getattr(self, name)) for name in names}
         return figures | {"visible": self.visible, "pixels": self.pixels}
 
 
@@ -88,6 +100,7 @@ def check_sample(
         mismatch=mismatch.share if mismatch else None,
         largest=max(band.largest_share for band in mismatch.bands) if mismatch else None,
         score=seams.score if seams else None,
+        chance=seams.chance if seams else None,
         visible=seams is not None and seams.visible,
         pixels=mismatch.pixels if mismatch else 0,
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -102,6 +103,7 @@ def test_a_settings_file_gives_way_to_flags(tiles, tmp_path):
         (["{tiles}", "--bounds", "1,2,3,4"], 2, "Give bounds as left,bottom,right,top"),
         (["{tiles}", "--crs", "EPSG:nothing"], 2, "Give it as EPSG:32633"),
         (["{tiles}", "--crs", "4326"], 2, "Give it as EPSG:4326"),
+        (["{tiles}", "--snap", "30"], 2, "--snap 30 is none of first, multiples, bounds, so"),
         (["{tiles}", "--snap", "nothing.tif"], 2, "nothing.tif does not exist"),
         (["{tiles}", "--aoi", "nothing.gpkg"], 2, "Give a file of polygons"),
         (["{tiles}", "--cutline", "nothing.gpkg"], 2, "Give a file of polygons"),
@@ -132,7 +134,7 @@ def test_wrong_words_get_one_sentence_and_their_status(
     [
         ("all.jp2", [], "--virtual for an index"),
         ("all.vrt", [], "--virtual for an index"),
-        ("all.vrt", ["--virtual"], "Choose --blend first or last"),
+        ("all.vrt", ["--virtual"], "do --blend feather (the default). Choose --blend first or"),
         ("all.tif", ["--virtual", "--blend", "first"], "Name it"),
         ("all.tif", ["--match", "histogram"], "fall into 2 groups"),
     ],
@@ -147,6 +149,57 @@ def test_a_dry_run_refuses_what_the_run_would(
     assert status == 2
     assert mend in told
     assert not list(tmp_path.glob("all.*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.tif", ["--blend"]), ("a.vrt", ["--virtual", "--blend"])],
+)
+def test_a_dry_run_refuses_an_output_made_with_other_words(tiles, tmp_path, capsys, name, words):
+    output = tmp_path / name
+    command = ["mosaic", str(tiles), "-o", str(output), *words]
+    run([*command, "first"])
+    before = output.read_bytes()
+    capsys.readouterr()
+    told = refused([*command, "last", "--dry-run"], capsys)
+    assert told == refused([*command, "last"], capsys)
+    assert "--overwrite" in told[1]
+    for free in (["first"], ["last", "--overwrite"]):
+        run([*command, *free, "--dry-run"])
+        assert "would hold 3 rasters" in capsys.readouterr().out
+    assert output.read_bytes() == before
+
+
+def test_a_dry_run_refuses_parts_begun_with_other_words(tiles, tmp_path, capsys):
+    from geotranslate.raster.mosaic import mosaic_rasters
+
+    output = tmp_path / "a.tif"
+    steps = mosaic_rasters([tiles], output, blend="median")
+    next(steps)
+    steps.close()
+    status, told = refused(["mosaic", tiles, "-o", output, "--dry-run"], capsys)
+    assert status == 2
+    assert 'begun with other settings: blend was "median" and is now "feather"' in told
+    run(["mosaic", str(tiles), "-o", str(output), "--dry-run", "--blend", "median"])
+
+
+def test_footprints_of_a_dry_run_with_other_words_take_the_place_of_those_before(
+    tiles, tmp_path, capsys
+):
+    footprints = tmp_path / "map.footprints.gpkg"
+    command = ["mosaic", str(tiles), "-o", str(tmp_path / "map.tif"), "--dry-run"]
+    run(command)
+    before = footprints.read_bytes()
+    bounds = ["--bounds", "500000,3999800,500100,4000000"]
+    run([*command, *bounds])
+    assert footprints.read_bytes() != before
+    table = gpd.read_file(footprints)
+    table.iloc[:1].to_file(footprints, layer="footprints")
+    edited = footprints.read_bytes()
+    status, told = refused([*command, *bounds], capsys)
+    assert status == 2
+    assert "--overwrite to replace it" in told
+    assert footprints.read_bytes() == edited
 
 
 def test_a_raster_that_does_not_fit_is_named(tiles, tmp_path, make_raster, capsys):

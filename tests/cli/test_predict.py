@@ -151,13 +151,29 @@ def test_the_check_for_seams_says_what_it_found(model, scene, tmp_path, capsys):
     output = tmp_path / "out.tif"
     words = ["predict", str(model), str(scene), "-o", str(output), "--check-seams", *QUICK]
     run(words)
-    assert f"{output}: cut in other windows, pixels change by" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{output}: the result does not depend on the cut: in other windows, pixels" in said
+    assert "The lines where windows meet do not show: their seam score is " in said
+    assert "% of rasters (they show at 0.5 % and less)." in said
     run([*words, "--json"])
     found = json.loads(capsys.readouterr().out)["seams"][str(output)]
-    assert found["mismatch"] < 1e-2
+    assert found["mismatch"] <= 1e-4
     assert not found["visible"]
+    assert 0.005 < found["chance"] <= 1
     run([*words[:-1], "64", "--overwrite"])
     assert "one window holds all of it" in capsys.readouterr().err
+
+
+def test_a_result_that_depends_on_the_cut_is_called_so_with_the_mend(
+    instance_model, scene, tmp_path, capsys
+):
+    words = ["predict", str(instance_model), str(scene), "--check-seams", *QUICK]
+    run([*words, "-o", str(tmp_path / "tile.tif"), "--seams", "tile"])
+    said = capsys.readouterr().err
+    assert "tile.tif: the result depends on the cut: in other windows, pixels change by 0." in said
+    assert "`--seams scene` mends that." in said
+    run([*words, "-o", str(tmp_path / "other.tif"), "--seams", "scene"])
+    assert "other.tif: the result does not depend on the cut: " in capsys.readouterr().err
 
 
 def test_the_check_for_seams_says_where_there_is_too_little_to_tell(
@@ -170,7 +186,7 @@ def test_the_check_for_seams_says_where_there_is_too_little_to_tell(
     run([*words, *QUICK])
     said = capsys.readouterr().err
     assert "places where windows meet hold no valid pixel, so none was translated again" in said
-    assert "too little data lies at the lines" in said
+    assert "Too little data lies at the lines" in said
     assert "one window" not in said
 
 

@@ -37,6 +37,20 @@ def test_without_a_unit_there_is_no_pace(capsys, monkeypatch):
     assert capsys.readouterr().err == "Cutting: 2 of 4  2 kept\n"
 
 
+def test_the_end_is_said_once_though_steps_come_after_all_is_counted(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 2.0, 3.0, 14.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with progress("Translating", 4) as bar:
+        bar.update(3, "a.tif")
+        bar.update(4, "joining a.tif")
+        bar.update(4, "a.tif")
+        bar.update(4, "checked a.tif")
+    assert capsys.readouterr().err.splitlines() == [
+        "Translating: 4 of 4  joining a.tif",
+        "Translating: 4 of 4  checked a.tif",
+    ]
+
+
 def test_quiet_is_quiet(capsys):
     with progress("Training", 2, unit="update", quiet=True) as bar:
         bar.update(2, "d 0.5")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tracemalloc
 from functools import partial
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from rasterio.rio.main import main_group
 
 from geotranslate.errors import SettingError
 from geotranslate.raster.domain import Band
@@ -140,12 +143,20 @@ class TestGain:
         found = match._solve(equations, np.zeros(6, bool))
         np.testing.assert_allclose(found, truth - truth.mean(), atol=0.02)
 
-    def test_values_without_a_logarithm_are_refused(self, scenes, tmp_path):
+    def test_values_without_a_logarithm_are_refused_with_a_command_that_names_decibels(
+        self, scenes, tmp_path
+    ):
         paths = scenes(lambda index, part: part / 100 - 90, "float32")
-        with pytest.raises(
-            SettingError, match=r"--match histogram, or .*; if the values are decibels"
-        ):
+        with pytest.raises(SettingError, match="--match histogram, or add a raster") as refusal:
             solved(paths, tmp_path, match="gain")
+        said = str(refusal.value)
+        command = said.partition("say so in each raster: `rio ")[2].partition("`")[0].split()
+        assert command.pop() == str(paths[0])
+        for path, number in itertools.product(paths, ("1", "2")):
+            words = [*(word.replace("NUMBER", number) for word in command), str(path)]
+            assert CliRunner().invoke(main_group, words).exit_code == 0
+        _, found = solved(paths, tmp_path, match="gain")
+        assert all(each.factor == (1.0,) * len(each.factor) for each in found)
 
     def test_an_overlap_of_zeros_says_nothing_of_that_band_only(self, make_raster, tmp_path):
         """Water is 0 in the second band where a meets b; d joins both on land."""
@@ -306,10 +317,11 @@ class TestWork:
         assert list(said) == [str(path) for path in paths]
         gains = [[band["gain"] for band in said[str(path)].values()] for path in paths]
         np.testing.assert_allclose(gains * GAINS, np.tile(GAINS[0], (5, 1)), rtol=0.01)
-        assert {band["most_shift"] for bands in said.values() for band in bands.values()} == {0}
+        assert {tuple(band) for bands in said.values() for band in bands.values()} == {("gain",)}
         list(mosaic_rasters(paths, output, match="histogram", overwrite=True))
         bands = [band for bands in read_match(output).values() for band in bands.values()]
         assert all(band["least_shift"] < band["most_shift"] for band in bands)
+        assert not any("gain" in band for band in bands)
         list(mosaic_rasters(paths, output, overwrite=True))
         assert read_match(output) == {}
 

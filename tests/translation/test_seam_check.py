@@ -133,11 +133,12 @@ def test_a_core_as_wide_as_the_stride_is_checked_against_another_cut(model, chec
 
 def test_figures_without_a_finite_value_are_null():
     # A band that is flat in one cut and not in the other.
-    found = SeamCheck(math.inf, math.inf, None, visible=False, pixels=9).to_dict()
+    found = SeamCheck(math.inf, math.inf, None, None, visible=False, pixels=9).to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == {
         "mismatch": None,
         "largest": None,
         "score": None,
+        "chance": None,
         "visible": False,
         "pixels": 9,
     }

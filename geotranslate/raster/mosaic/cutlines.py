@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import geopandas as gpd
+import pyogrio
 import shapely
 
-from geotranslate.errors import SettingError
+from geotranslate.errors import SettingError, TakenError
 from geotranslate.raster.area import Area, area_of, read_polygons
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.mosaic.plan import MosaicPlan, names_of
@@ -19,6 +21,9 @@ from geotranslate.raster.vectors import outlines, write_geopackage
 RASTER_COLUMN = "raster"
 
 WHAT = "the cutline"
+
+# The layer of footprints, and its metadata by which a file shows that nobody has edited it.
+FOOTPRINTS, DIGEST_NAME = "footprints", "GEOTRANSLATE_DIGEST"
 
 # Edges of large scenes are bent in longitude and latitude; cut there, they must not lose pixels.
 EDGE_PARTS = 32
@@ -77,13 +82,13 @@ def write_footprints(path: Path, plan: MosaicPlan, *, overwrite: bool = False) -
     Args:
         path: the file to be.
         plan: whose scenes are drawn.
-        overwrite: replace what is there, which somebody may have edited.
+        overwrite: replace what is there, also if somebody has edited it.
 
     Returns:
         Whether anything was written; not when the same file was there already.
 
     Raises:
-        OutputError: the file cannot be written, or another one has its name.
+        OutputError: the file cannot be written, or one that was edited, or another, has its name.
     """
     rows = {
         RASTER_COLUMN: [piece.path for piece in plan.pieces],
@@ -91,4 +96,30 @@ def write_footprints(path: Path, plan: MosaicPlan, *, overwrite: bool = False) -
     }
     places = outlines([piece.grid for piece in plan.pieces], parts=EDGE_PARTS)
     table = gpd.GeoDataFrame(rows, geometry=places)
-    return write_once(path, lambda part: write_geopackage(part, table, "footprints"), overwrite)
+    metadata = {DIGEST_NAME: _digest(table)}
+
+    def write(part: Path) -> None:
+        write_geopackage(part, table, FOOTPRINTS, metadata)
+
+    try:
+        return write_once(path, write, overwrite)
+    except TakenError:
+        if not _is_as_written(path):
+            raise
+        return write_once(path, write, overwrite=True)
+
+
+def _is_as_written(footprints: Path) -> bool:
+    """Whether footprints are as they were written, so that nothing is lost with them."""
+    try:
+        said = pyogrio.read_info(footprints, layer=FOOTPRINTS)["layer_metadata"] or {}
+        table = gpd.read_file(footprints, layer=FOOTPRINTS)
+    except (RuntimeError, ValueError):  # the families of pyogrio's errors
+        return False
+    return RASTER_COLUMN in table and said.get(DIGEST_NAME) == _digest(table)
+
+
+def _digest(table: gpd.GeoDataFrame) -> str:
+    """Changes with any outline and name."""
+    rows = zip(table[RASTER_COLUMN], table.geometry.to_wkb(hex=True), strict=True)
+    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 
 from geotranslate.choices import SNAPS
-from geotranslate.errors import GridError, SettingError
+from geotranslate.errors import GridError, RasterError, SettingError
 from geotranslate.raster.bounds import Bounds, spell_bounds
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.mosaic.settings import MosaicSettings
@@ -93,8 +93,7 @@ def choose_lattice(first: Grid, settings: MosaicSettings) -> tuple[CRS, Affine]:
     asked, sizes = settings.asked_crs, settings.resolution
     snap = settings.snap
     if snap is not None and snap not in SNAPS:
-        with open_scene(snap) as scene:
-            model = scene.grid
+        model = _snapped_grid(snap)
         crs = asked or model.crs
         if crs != model.crs:
             raise SettingError(
@@ -125,6 +124,17 @@ def choose_lattice(first: Grid, settings: MosaicSettings) -> tuple[CRS, Affine]:
     if same and sizes is not None and np.allclose(sizes, first.resolution, rtol=1e-9):
         return crs, first.transform
     return crs, lattice
+
+
+def _snapped_grid(snap: str) -> Grid:
+    try:
+        with open_scene(snap) as scene:
+            return scene.grid
+    except RasterError as error:
+        raise SettingError(
+            f"--snap {snap} is none of {', '.join(SNAPS)}, so it has to be a raster by whose "
+            f"pixels those of the mosaic lie, but {error}"
+        ) from error
 
 
 def grid_bounds(grid: Grid, crs: CRS) -> Bounds:

@@ -147,7 +147,7 @@ def match_tags(plan: MosaicPlan, adjustments: Sequence[Adjustment | None]) -> di
         return {}
     found = {
         piece.path: {
-            band.name: _change(adjustment, number) for number, band in enumerate(plan.bands)
+            band.name: _change(plan, adjustment, number) for number, band in enumerate(plan.bands)
         }
         for piece, adjustment in zip(plan.pieces, adjustments, strict=True)
         if adjustment is not None
@@ -158,8 +158,9 @@ def match_tags(plan: MosaicPlan, adjustments: Sequence[Adjustment | None]) -> di
 def read_match(mosaic: Path) -> dict[str, dict[str, dict[str, float]]]:
     """How scenes were changed for a finished mosaic: by path and band.
 
-    ``gain`` is what physical values were multiplied by; from ``least_shift`` to ``most_shift`` is
-    what was added to them. Nothing where nothing was matched.
+    ``gain`` is what physical values were multiplied by. Of decibels and of histograms it is not
+    there, but ``least_shift`` and ``most_shift``, between which is what was added to physical
+    values. Nothing where nothing was matched.
     """
     with open_dataset(mosaic) as dataset:
         found: dict[str, dict[str, dict[str, float]]] = json.loads(
@@ -168,14 +169,13 @@ def read_match(mosaic: Path) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def _change(adjustment: Adjustment, number: int) -> dict[str, float]:
+def _change(plan: MosaicPlan, adjustment: Adjustment, number: int) -> dict[str, float]:
     """What :func:`read_match` says of one band, in six digits."""
     shifts = adjustment.shifts[number]
-    said = {
-        "gain": adjustment.factor[number],
-        "least_shift": min(shifts),
-        "most_shift": max(shifts),
-    }
+    if plan.settings.match == "gain" and not plan.bands[number].in_decibels:
+        said = {"gain": adjustment.factor[number]}
+    else:
+        said = {"least_shift": min(shifts), "most_shift": max(shifts)}
     return {name: float(f"{value:.6g}") for name, value in said.items()}
 
 
@@ -327,8 +327,9 @@ def _check_bright(
             f"band {band.name!r} has hardly a value above 0 in {len(shared) - len(bright)} of "
             f"{len(shared)} overlaps, and without them the rasters fall into {len(groups)} groups "
             f"({_spell_groups(groups)}) that no gain can bring together. Choose --match "
-            "histogram, or add a raster that links them; if the values are decibels, give the "
-            "band its unit dB."
+            "histogram, or add a raster that links them. If the values are decibels, say so in "
+            "each raster: `rio edit-info --bidx NUMBER --units dB "
+            f"{plan.pieces[0].path}`, with the band's number."
         )
 
 

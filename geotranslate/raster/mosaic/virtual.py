@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from geotranslate.errors import SettingError, TakenError
 from geotranslate.raster.mosaic.plan import MosaicPlan
+from geotranslate.raster.mosaic.settings import MosaicSettings
 from geotranslate.raster.output import explained, write_text
 from geotranslate.raster.vrt import Source, build_gti, build_vrt
 
@@ -31,18 +34,26 @@ def write_virtual(plan: MosaicPlan, output: Path, *, overwrite: bool = False) ->
         SettingError: pixels would have to be computed, or the output has another name.
         OutputError: the output cannot be written, or is there with other words.
     """
-    check_virtual(plan, output)
-    if output.name.lower().endswith(VRT):
-        return write_once(output, lambda path: write_text(path, _spell_vrt(plan)), overwrite)
-    return write_once(output, lambda path: _write_index(path, plan), overwrite)
+    _check_virtual(plan, output)
+    return write_once(output, partial(_write, plan), overwrite)
 
 
-def check_virtual(plan: MosaicPlan, output: Path) -> None:
-    """Refuse what :func:`write_virtual` cannot write.
+def check_virtual(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> None:
+    """Refuse what :func:`write_virtual` would refuse.
 
     Raises:
         SettingError: pixels would have to be computed, or the output has another name.
+        TakenError: another file has its name.
     """
+    _check_virtual(plan, output)
+    if output.exists() and not overwrite:
+        with TemporaryDirectory() as folder:
+            part = Path(folder) / output.name
+            _write(plan, part)
+            _check_same_bytes(output, part)
+
+
+def _check_virtual(plan: MosaicPlan, output: Path) -> None:
     name = output.name.lower()
     if not name.endswith((VRT, INDEX)):
         raise SettingError(
@@ -72,27 +83,39 @@ def write_once(output: Path, write: Callable[[Path], None], overwrite: bool) -> 
         try:
             write(part)
             if output.exists() and not overwrite:
-                if part.read_bytes() == output.read_bytes():
-                    return False
-                raise TakenError(
-                    f"{output} is there already, from other rasters, words or hands, and would be "
-                    "lost. Choose another output, or say --overwrite to replace it."
-                )
+                _check_same_bytes(output, part)
+                return False
             part.replace(output)
         finally:
             part.unlink(missing_ok=True)
     return True
 
 
+def _check_same_bytes(output: Path, part: Path) -> None:
+    if part.read_bytes() != output.read_bytes():
+        raise TakenError(
+            f"{output} is there already, from other rasters, words or hands, and would be lost. "
+            "Choose another output, or say --overwrite to replace it."
+        )
+
+
+def _write(plan: MosaicPlan, path: Path) -> None:
+    if path.name.lower().endswith(VRT):
+        write_text(path, _spell_vrt(plan))
+    else:
+        _write_index(path, plan)
+
+
 def _check_nothing_computed(plan: MosaicPlan) -> None:
     settings = plan.settings
+    default = " (the default)" * (settings.blend == MosaicSettings.blend)
     odd = next((piece.path for piece in plan.pieces if piece.resampled), None)
     reasons = {
         "--match": settings.match,
         "--cutline": settings.cutline,
         "--aoi": settings.aoi,
         "--bands": settings.bands,
-        f"--blend {settings.blend}": settings.blend not in ("first", "last")
+        f"--blend {settings.blend}{default}": settings.blend not in ("first", "last")
         and len(plan.places.overlaps()),
     }
     words = [word for word, used in reasons.items() if used]

@@ -26,7 +26,7 @@ from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.layers import Layers, moved
 from geotranslate.raster.mosaic.match import check_joined, match_scenes, match_tags
 from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan
-from geotranslate.raster.output import FileJob, file_job, record_tags
+from geotranslate.raster.output import FileJob, file_job, is_finished, record_tags
 from geotranslate.raster.reading import open_many
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source, build_vrt
@@ -85,7 +85,7 @@ def check_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
     Raises:
         SettingError: the output is not named like a GeoTIFF, or scenes that are to be matched
             do not overlap.
-        OutputError: the disk is too small.
+        OutputError: the disk is too small, or the output is there or begun, with other words.
     """
     if output.suffix.lower() not in SUFFIXES:
         raise SettingError(
@@ -95,7 +95,7 @@ def check_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
         )
     if plan.settings.match is not None:
         check_joined([piece.path for piece in plan.pieces], plan.pairs)
-    if overwrite or not output.exists():
+    if not is_finished(output, plan.record, overwrite=overwrite):
         check_room_for_cogs(output, [plan.size_bytes], plan.passing_bytes)
 
 

@@ -1,19 +1,27 @@
 """How fast `predict` is, in what memory, and how much shows where windows meet.
 
     python benchmarks/predict.py [DATA] [--quick] [--norm batch|instance] [--whole]
+    python benchmarks/predict.py [DATA] [--quick] [--norm batch|instance] --stages [SIDE]
 
 DATA is the folder that holds volkov-s1s2-1024; without it the scene is made up. Contenders
 translate the same scene with the same untrained ResNet (9 blocks, width 64; in --quick 3 blocks,
-width 16), in turn, each in a process of its own, on all cores:
+width 16), in turn, each in a process of its own, on all cores, in the same arithmetic:
 
 * ours: `predict` with its defaults
+* ours256: the same in cores of 256 px
 * monai: `sliding_window_inference` of windows of 256 px that overlap by a quarter, gaussian
-  weights, between a read and a write of the whole raster (`pip install geotranslate[bench]`)
+  weights, between a read and a write of the whole raster; left out where it is not installed
+  (`pip install geotranslate[bench]`)
 * loop: windows of 256 px side by side, read and written one by one
 
-and then what the whole command adds to its network, and what our way of computing gains at equal
-windows. It prints tables in Markdown: medians, and ratios to ours. --whole takes all of the real
+and then what the whole command adds to its network, what our way of computing gains at equal
+windows, and what the default windows gain. Each is held against the same network's translation in
+one window: tile mismatch and gradient ratio, as docs/evaluate.md has them. It prints tables in
+Markdown: medians, and ratios to ours, and whether bars are kept. --whole takes all of the real
 scene, 3,072 px, not a cut of 1,024.
+
+--stages measures reading, the network and writing each alone and the whole command on a scene of
+SIDE px (10,000), which repeats the other one.
 """
 
 from __future__ import annotations
@@ -25,8 +33,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,8 +50,17 @@ from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN, Chain
 from geotranslate.networks.fold import fold
 from geotranslate.networks.norms import BatchNorm, InstanceNorm
+from geotranslate.networks.scene_statistics import (
+    has_window_statistics,
+    measure_statistics,
+    with_statistics,
+)
 from geotranslate.raster.domain import Band, Domain
-from geotranslate.raster.seams import measure_seams
+from geotranslate.raster.line_sums import Lines
+from geotranslate.raster.scene import open_scene
+from geotranslate.raster.seams import Mismatch, measure_mismatch, measure_seams
+from geotranslate.raster.vrt import Source
+from geotranslate.raster.writing import GeoTiff, write_cog
 from geotranslate.translation.bundle import load_bundle, save_bundle
 from geotranslate.translation.precision import choose_arithmetic, choose_device, computing
 from geotranslate.translation.predict import predict_scenes
@@ -52,6 +70,24 @@ WINDOW = 256
 MONAI_STEP = 192
 REPEATS = 3
 EQUAL_WINDOW = 512
+CORE = 1024
+
+BARS = {
+    "tile mismatch of ours256": 1e-4,
+    "gradient ratio of ours256, off 1 by": 0.005,
+    "network's time over the whole command's (counts with --whole)": 0.9,
+    "plain over float32": 1.2,
+    "plain over bf16": 2.0,
+    "whole command over its slowest stage (counts on a GPU, 10,000 px)": 1.3,
+}
+"""At most for the first two and the last, at least for the others."""
+
+AT_LEAST = ("network's", "plain")
+
+
+def show_bar(what: str, found: float) -> None:
+    kept = found >= BARS[what] if what.startswith(AT_LEAST) else found <= BARS[what]
+    print(f"{what}: {found:.2g}; bar {BARS[what]:g}: {'kept' if kept else 'MISSED'}.")
 
 
 def domain(names: Sequence[str]) -> Domain:
@@ -126,24 +162,41 @@ def profile_of(pixels: np.ndarray, **where: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------- the contenders
 
 
-def ours(work: Path, output: Path) -> None:
-    for _ in predict_scenes(work / "model", [work / "scene.tif"], output):
+def ours(work: Path, output: Path, **words: Any) -> None:
+    config = PredictConfig(**words)
+    for _ in predict_scenes(work / "model", [work / "scene.tif"], output, config):
         pass
+
+
+def ours256(work: Path, output: Path) -> None:
+    ours(work, output, size=WINDOW)
+
+
+def one_window(work: Path, output: Path) -> None:
+    """What the others are held against."""
+    ours(work, output, size=scene_side(work))
+
+
+def one_tile(work: Path, output: Path) -> None:
+    """The same with the window's own statistics, as windows side by side have them."""
+    seams = "tile" if has_window_statistics(generator_of(work)) else None
+    ours(work, output, size=scene_side(work), seams=seams)
 
 
 def monai(work: Path, output: Path) -> None:
     from monai.inferers import sliding_window_inference
 
-    generator, device = generator_of(work), choose_device()
+    device = choose_device()
+    generator = fold(generator_of(work)).to(device).to(memory_format=torch.channels_last)
     with rasterio.open(work / "scene.tif") as file:
         pixels, profile = file.read(), file.profile | {"count": 3}
     values = torch.from_numpy(pixels).float()[None] / 127.5 - 1
-    with torch.inference_mode():
+    with torch.inference_mode(), computing(choose_arithmetic("auto", device), device):
         translated = sliding_window_inference(
             values.to(device),
             roi_size=WINDOW,
             sw_batch_size=4,
-            predictor=generator.to(device),
+            predictor=generator,
             overlap=1 - MONAI_STEP / WINDOW,
             mode="gaussian",
         )
@@ -153,9 +206,10 @@ def monai(work: Path, output: Path) -> None:
 
 def loop(work: Path, output: Path) -> None:
     device = choose_device()
-    generator = generator_of(work).to(device)
+    generator = fold(generator_of(work)).to(device).to(memory_format=torch.channels_last)
     with (
         torch.inference_mode(),
+        computing(choose_arithmetic("auto", device), device),
         rasterio.open(work / "scene.tif") as scene,
         rasterio.open(output, "w", **scene.profile | {"count": 3}) as file,
     ):
@@ -164,8 +218,18 @@ def loop(work: Path, output: Path) -> None:
             file.write(to_uint8(generator(values.to(device)))[0], window=window)
 
 
-CONTENDERS: dict[str, Callable[[Path, Path], None]] = {"ours": ours, "monai": monai, "loop": loop}
-PERIODS = {"ours": 1024, "monai": MONAI_STEP, "loop": WINDOW}
+CONTENDERS: dict[str, Callable[[Path, Path], None]] = {
+    "ours": ours,
+    "ours256": ours256,
+    "monai": monai,
+    "loop": loop,
+}
+PERIODS = {"ours": CORE, "ours256": WINDOW, "monai": MONAI_STEP, "loop": WINDOW}
+
+
+def scene_side(work: Path) -> int:
+    with rasterio.open(work / "scene.tif") as file:
+        return max(file.shape)
 
 
 def generator_of(work: Path) -> nn.Module:
@@ -196,7 +260,8 @@ def peak_mb() -> float:
 
 def compare(work: Path, repeats: int) -> None:
     """All contenders in turn, each time in a process of its own."""
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    names = [name for name in CONTENDERS if name != "monai" or find_spec("monai")]
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(repeats):
         for name, found in results.items():
             output = work / f"{name}{number}.tif"
@@ -207,26 +272,51 @@ def compare(work: Path, repeats: int) -> None:
             found.append(json.loads(done.stdout.splitlines()[-1]))
     with rasterio.open(work / "scene.tif") as scene:
         pixels = scene.width * scene.height
+    one_window(work, work / "one_window.tif")
+    one_tile(work, work / "one_tile.tif")
     base = median(run["seconds"] for run in results["ours"])
-    print("| | seconds | pixels a second | time / ours | peak MB | worst seam score |")
-    print("|---|---|---|---|---|---|")
+    least = median(run["peak_mb"] for run in results["ours"])
+    print(
+        "| | seconds | pixels a second | time / ours | peak MB | peak / ours | worst seam score "
+        "| tile mismatch | gradient ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, found in results.items():
         seconds = median(run["seconds"] for run in found)
         peak = median(run["peak_mb"] for run in found)
-        score = worst_seam(work / f"{name}0.tif", PERIODS[name])
         print(
             f"| {name} | {seconds:.1f} | {pixels / seconds:,.0f} | {seconds / base:.2f} | "
-            f"{peak:,.0f} | {score} |"
+            f"{peak:,.0f} | {peak / least:.2f} | {' | '.join(spell_seams(work, name))} |"
         )
+    apart = against_one_window(work, "ours256")
+    print()
+    show_bar("tile mismatch of ours256", apart.share)
+    show_bar(
+        "gradient ratio of ours256, off 1 by", max(abs(ratio - 1) for ratio in ratios_of(apart))
+    )
 
 
-def worst_seam(path: Path, period: int) -> str:
-    """The highest score of any band and direction; docs/evaluate.md says what it means."""
-    with rasterio.open(path) as file:
-        if period >= max(file.shape):
-            return "one window"
-    figures = [each for band in measure_seams(path, period).bands for _, each in band.directions()]
-    return f"{max(max(each.gradient.score, each.step.score) for each in figures):.1f}"
+def spell_seams(work: Path, name: str) -> tuple[str, str, str]:
+    """Worst seam score, tile mismatch, and the least and largest gradient ratio."""
+    if PERIODS[name] >= scene_side(work):
+        return "one window", "0", "1"
+    apart, score = (
+        against_one_window(work, name),
+        measure_seams(work / f"{name}0.tif", PERIODS[name]).score,
+    )
+    ratios = ratios_of(apart)
+    return f"{score:.1f}", f"{apart.share:.2g}", f"{min(ratios):.3f} to {max(ratios):.3f}"
+
+
+def against_one_window(work: Path, name: str) -> Mismatch:
+    other = "one_window" if name.startswith("ours") else "one_tile"
+    return measure_mismatch(work / f"{name}0.tif", work / f"{other}.tif", Lines(PERIODS[name]))
+
+
+def ratios_of(apart: Mismatch) -> list[float]:
+    """Gradient ratios of all bands and directions."""
+    ratios = [ratio for band in apart.bands for ratio in (band.vertical, band.horizontal)]
+    return [ratio for ratio in ratios if ratio is not None]
 
 
 # -------------------------------------------------------------------------------------- the bars
@@ -236,30 +326,41 @@ def whole_command(work: Path, repeats: int) -> None:
     """What reading, writing and all the rest add to the network."""
     device = choose_device()
     arithmetic = choose_arithmetic("auto", device)
-    generator = network_as_we_run_it(generator_of(work), device)
+    generator = network_as_we_run_it(work, device)
     windows = windows_of(work, generator_of(work).halo)
     bare, whole = [], []
-    for number in range(repeats):
-        start = time.perf_counter()
-        with torch.inference_mode(), computing(arithmetic, device):
-            for window in windows:
-                generator(window.to(device), PLAIN).cpu()
-        bare.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        config = PredictConfig(seams="tile" if has_instance_norm(work) else None)
-        list(
-            predict_scenes(
-                work / "model", [work / "scene.tif"], work / f"whole{number}.tif", config
-            )
-        )
-        whole.append(time.perf_counter() - start)
-    print(
-        f"\nNetwork alone {median(bare):.2f} s, whole command {median(whole):.2f} s: "
-        f"{median(bare) / median(whole):.2f} of the network's throughput ({arithmetic}).\n"
-    )
+    for number in range(repeats + 1):
+        bare.append(seconds_of(lambda: run_network(generator, windows, device), device))
+        output = work / f"whole{number}.tif"
+        whole.append(seconds_of(lambda output=output: ours(work, output), device))
+    # The first round warms up.
+    alone, all_of_it = median(bare[1:]), median(whole[1:])
+    print(f"Network alone {alone:.2f} s, whole command {all_of_it:.2f} s ({arithmetic}).")
+    show_bar("network's time over the whole command's (counts with --whole)", alone / all_of_it)
 
 
-def windows_of(work: Path, halo: int, size: int = 1024) -> list[Tensor]:
+def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    """How long work takes, until the device has done all of it."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def run_network(generator: nn.Module, windows: Iterable[Tensor], device: torch.device) -> None:
+    arithmetic = choose_arithmetic("auto", device)
+    with torch.inference_mode(), computing(arithmetic, device):
+        for window in windows:
+            generator(window.to(device), PLAIN)
+
+
+def windows_of(work: Path, halo: int, size: int = CORE) -> list[Tensor]:
     """The windows that `predict` reads of the scene, in [-1, 1]."""
     with rasterio.open(work / "scene.tif") as file:
         pixels = file.read()
@@ -277,12 +378,13 @@ def windows_of(work: Path, halo: int, size: int = 1024) -> list[Tensor]:
     ]
 
 
-def network_as_we_run_it(generator: nn.Module, device: torch.device) -> nn.Module:
+def network_as_we_run_it(work: Path, device: torch.device) -> nn.Module:
+    """As `predict` runs it by default: instance norms have the scene's statistics."""
+    generator = generator_of(work)
+    if has_window_statistics(generator):
+        sample = windows_of(work, halo=0)[0][..., :WINDOW, :WINDOW]
+        generator = with_statistics(generator, measure_statistics(generator, sample))
     return fold(generator).to(device).to(memory_format=torch.channels_last)
-
-
-def has_instance_norm(work: Path) -> bool:
-    return any(isinstance(part, InstanceNorm) for part in generator_of(work).modules())
 
 
 def equal_windows(work: Path, repeats: int, side: int) -> None:
@@ -290,7 +392,7 @@ def equal_windows(work: Path, repeats: int, side: int) -> None:
     device = choose_device()
     values = windows_of(work, halo=0)[0][..., :side, :side].contiguous().to(device)
     plain = plain_network(generator_of(work)).to(device)
-    fast = network_as_we_run_it(generator_of(work), device)
+    fast = network_as_we_run_it(work, device)
     ways: dict[str, Callable[[], Tensor]] = {
         "plain": lambda: plain(values, PLAIN),
         "float32": lambda: fast(values.contiguous(memory_format=torch.channels_last), PLAIN),
@@ -300,15 +402,130 @@ def equal_windows(work: Path, repeats: int, side: int) -> None:
     with torch.inference_mode():
         for _ in range(repeats + 1):
             for name, translate in ways.items():
-                start = time.perf_counter()
-                translate().cpu()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(seconds_of(translate, device))
     base = median(seconds["plain"][1:])
     print(f"One window of {side} px in memory; plain is eager, float32, contiguous, torch's norms.")
     print("\n| | seconds | plain / it |")
     print("|---|---|---|")
     for name, found in seconds.items():
         print(f"| {name} | {median(found[1:]):.2f} | {base / median(found[1:]):.2f} |")
+    print()
+    for name in ("float32", "bf16"):
+        show_bar(f"plain over {name}", base / median(seconds[name][1:]))
+
+
+def default_windows(work: Path, repeats: int) -> None:
+    """What cores of the default size gain: less of what is around them is read twice."""
+    device = choose_device()
+    fast, halo = network_as_we_run_it(work, device), generator_of(work).halo
+    windows = {size: windows_of(work, halo, size) for size in (CORE, WINDOW)}
+    seconds: dict[int, list[float]] = {size: [] for size in windows}
+    for _ in range(repeats + 1):
+        for size, found in windows.items():
+            seconds[size].append(
+                seconds_of(lambda found=found: run_network(fast, found, device), device)
+            )
+    large, small = (median(each[1:]) for each in seconds.values())
+    print(
+        f"The scene in cores of {CORE} px with halo {large:.2f} s, of {WINDOW} px with halo "
+        f"{small:.2f} s: {small / large:.2f} times as long, network alone."
+    )
+
+
+# ------------------------------------------------------------------------------------ the stages
+
+
+def stages(work: Path, side: int) -> None:
+    """Reading, network and writing, each alone, and the whole command, on a scene of a side."""
+    repeat_scene(work, side)
+    device = choose_device()
+    generator, halo = network_as_we_run_it(work, device), generator_of(work).halo
+    cores = list(cores_of(side))
+    run_network(generator, [window_for(cores[0], halo, device)], device)
+    found = {
+        "reading": seconds_of(lambda: read_alone(work, cores, halo), device),
+        "network": seconds_of(
+            lambda: run_network(
+                generator, (window_for(core, halo, device) for core in cores), device
+            ),
+            device,
+        ),
+        "whole command": seconds_of(lambda: ours(work, work / "out.tif"), device),
+        "writing": write_alone(work, work / "out.tif"),
+    }
+    print(f"{side:,} x {side:,} px, {device}:\n\n| | seconds |\n|---|---|")
+    for name, seconds in found.items():
+        print(f"| {name} | {seconds:.2f} |")
+    whole = found.pop("whole command")
+    print()
+    show_bar(
+        "whole command over its slowest stage (counts on a GPU, 10,000 px)",
+        whole / max(found.values()),
+    )
+
+
+def repeat_scene(work: Path, side: int) -> None:
+    """Put a scene in the place of the other one that repeats it."""
+    with rasterio.open(work / "scene.tif") as file:
+        pixels, profile = file.read(), file.profile
+    times = -(-side // pixels.shape[1])
+    with rasterio.open(
+        work / "scene.tif", "w", **profile | {"width": side, "height": side}
+    ) as file:
+        file.write(np.tile(pixels, (1, times, times))[:, :side, :side])
+        file.descriptions = ("VH",)
+
+
+def cores_of(side: int) -> Iterator[Window]:
+    whole = Window(col_off=0, row_off=0, width=side, height=side)
+    for row in range(0, side, CORE):
+        for col in range(0, side, CORE):
+            yield Window(col_off=col, row_off=row, width=CORE, height=CORE).intersection(whole)
+
+
+def window_for(core: Window, halo: int, device: torch.device) -> Tensor:
+    """Values as large as what is read for a core."""
+    shape = (1, 1, int(core.height) + 2 * halo, int(core.width) + 2 * halo)
+    return torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+
+
+def read_alone(work: Path, cores: Iterable[Window], halo: int) -> None:
+    with open_scene(work / "scene.tif") as scene:
+        for core in cores:
+            scene.read_reflected(
+                Window(
+                    col_off=core.col_off - halo,
+                    row_off=core.row_off - halo,
+                    width=core.width + 2 * halo,
+                    height=core.height + 2 * halo,
+                )
+            )
+
+
+def write_alone(work: Path, translated: Path) -> float:
+    """Seconds of writing a translation again, as `predict` does: rows of cores, then joined."""
+    seconds, sources = 0.0, []
+    with open_scene(translated) as scene:
+        bands, dtype, side = scene.bands, scene.dtype, scene.grid.width
+        for row in range(0, side, CORE):
+            strip = Window(col_off=0, row_off=row, width=side, height=min(CORE, side - row))
+            chip, path = scene.read(strip), work / f"row{row}.tif"
+            start = time.perf_counter()
+            with GeoTiff(path, chip.grid, bands=bands, dtype=dtype) as file:
+                for col in range(0, side, CORE):
+                    cols = slice(col, min(col + CORE, side))
+                    place = Window(
+                        col_off=col, row_off=0, width=cols.stop - col, height=strip.height
+                    )
+                    file.write(place, chip.pixels[..., cols], chip.valid[:, cols])
+            seconds += time.perf_counter() - start
+            sources.append(Source(path, strip))
+        start = time.perf_counter()
+        write_cog(work / "again.tif", sources, scene.grid, bands=bands, dtype=dtype, scratch=work)
+    return seconds + time.perf_counter() - start
+
+
+# ------------------------------------------------------------------------------------ the networks
 
 
 def in_bf16(generator: nn.Module, values: Tensor, device: torch.device) -> Tensor:
@@ -357,6 +574,9 @@ def main() -> None:
     parser.add_argument("--norm", choices=["batch", "instance"], default="batch")
     parser.add_argument("--whole", action="store_true", help="all of the real scene")
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument(
+        "--stages", nargs="?", type=int, const=10_000, metavar="SIDE", help="the stages alone"
+    )
     parser.add_argument("--contender", nargs=3, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.contender:
@@ -368,12 +588,18 @@ def main() -> None:
         make_work(work, words.data, norm=words.norm, quick=words.quick, whole=words.whole)
         threads = torch.get_num_threads()
         print(f"{platform.processor() or platform.machine()}, {threads} threads, {words.norm}\n")
+        if words.stages:
+            with said_time("stages"):
+                stages(work, words.stages)
+            return
         with said_time("contenders"):
             compare(work, words.repeats)
         with said_time("whole command"):
             whole_command(work, words.repeats)
         with said_time("equal windows"):
             equal_windows(work, words.repeats, side=EQUAL_WINDOW // (2 if words.quick else 1))
+        with said_time("default windows"):
+            default_windows(work, words.repeats)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ MOST_MISMATCH, MOST_OFF = 1e-4, 0.005
 
 @dataclass(frozen=True)
 class Cut:
-    """One way of translating with a run."""
+    """One way of translating with a run, whose generator has a stride."""
 
     run: Path
     size: int
@@ -68,7 +68,7 @@ class Cut:
         """Where cores meet, or begin to fade."""
         if self.blend == "crop":
             return Lines(self.size)
-        return Lines(core_step(max(self.size, 2 * self.stride), stride=self.stride))
+        return Lines(core_step(self.size, stride=self.stride))
 
     @property
     def config(self) -> PredictConfig:
@@ -138,7 +138,8 @@ def unet(place: Place) -> None:
             Cut(run, size, None, blend, stride=2**depth)
             for blend in ("crop", "linear", "hann")
             for size in DEEP_CORES
-            if size < place.side
+            # Blended cores are two strides wide at least.
+            if size < place.side and (blend == "crop" or size >= 2 * 2**depth)
         ]
     show(place, cuts)
 

@@ -118,7 +118,7 @@ def resnet(place: Place) -> None:
     for norm, modes in (("batch", (None,)), ("instance", ("tile", "scene", "dense"))):
         config = TrainConfig(
             norm=norm, blocks=6, width=16, discriminator_width=16, batch=4, crop=128,
-            updates=place.updates,
+            updates=place.updates, samples_every=place.updates,
         )  # fmt: skip
         run = place.learned(f"resnet-{norm}-{place.updates}", config)
         cuts += [Cut(run, size, seams) for seams in modes for size in CORES if size < place.side]
@@ -131,7 +131,7 @@ def unet(place: Place) -> None:
     for depth in (7, 8):
         config = TrainConfig(
             generator="unet", norm="batch", depth=depth, width=8, discriminator_width=8, batch=1,
-            crop=256, updates=place.updates,
+            crop=256, updates=place.updates, samples_every=place.updates,
         )  # fmt: skip
         run = place.learned(f"unet-{depth}-{place.updates}", config)
         cuts += [
@@ -182,6 +182,8 @@ def tile_few(data: Path, chips: Path) -> None:
     config = TileConfig(
         a=tuple(str(folder / "sar" / name) for name in known),
         b=tuple(str(folder / "opt" / name) for name in known),
+        size=256,
+        stride=256,
         split=(0.9, 0.1, 0),
     )
     exhaust(tile_scenes(plan_tiles(config), chips))

@@ -90,13 +90,18 @@ class TestRunningAgain:
             finish(job)
         assert beside(output) == ["out.tif"]
 
-    @pytest.mark.parametrize("started", [begin, complete])
-    def test_other_words_are_refused_and_the_difference_named(self, output, started):
+    @pytest.mark.parametrize(
+        ("started", "was"),
+        [(begin, "begun with other settings"), (complete, "made with other settings")],
+    )
+    def test_other_words_are_refused_and_the_difference_named(self, output, started, was):
         started(output)
         other = {**RECORD, "size": 512, "inputs": {"a.tif": [1, 3]}}
         with pytest.raises(OutputError, match=r"--overwrite to start over") as refusal:
             complete(output, other)
+        assert f"{output} was {was}: " in str(refusal.value)
         assert "size was 256 and is now 512" in str(refusal.value)
+        assert ("Use the same words to go on" in str(refusal.value)) == (started is begin)
         assert "inputs.a.tif was [1, 2] and is now [1, 3]" in str(refusal.value)
 
     def test_overwrite_starts_over_whatever_is_there(self, output):

@@ -418,7 +418,8 @@ def test_an_input_that_changed_after_a_kill_is_refused(
         assert ("scene.transform was" if (name, what) == ("predict", "header") else changed) in said
         assert "--overwrite to start over" in said
         assert said.count("\n") == 1
-        assert {name for name in left if not name.endswith(".lock")} == set(contents(tmp_path))
+        # Only the lock of the process that was killed may be gone.
+        assert all(name.endswith(".lock") for name in left.keys() ^ contents(tmp_path).keys())
 
 
 @pytest.mark.parametrize("what", ["time", pytest.param("size", marks=slow)])

@@ -85,8 +85,7 @@ def predict(
 def _seam_sentence(output: str, check: SeamCheck | None, config: PredictConfig) -> str:
     if check is None:
         return f"{output}: one window holds all of it, so there are no seams."
-    cut, lines = _spell_cut(check, config), _spell_lines(check)
-    return f"{output}: {cut} {lines[:1].upper()}{lines[1:]}"
+    return f"{output}: {_spell_cut(check, config)} {_spell_lines(check)}"
 
 
 def _spell_cut(check: SeamCheck, config: PredictConfig) -> str:
@@ -117,10 +116,10 @@ def _spell_lines(check: SeamCheck) -> str:
     from geotranslate.raster.seams import VISIBLE_CHANCE
 
     if check.score is None or check.chance is None:
-        return "too little data lies at the lines where windows meet to score them."
+        return "Too little data lies at the lines where windows meet to score them."
     shown = "show" if check.visible else "do not show"
     return (
-        f"the lines where windows meet {shown}: their seam score is {check.score:.1f}, which lines "
+        f"The lines where windows meet {shown}: their seam score is {check.score:.1f}, which lines "
         f"that mean nothing reach in up to {100 * check.chance:.2g} % of rasters (they show at "
         f"{100 * VISIBLE_CHANCE:g} % and less)."
     )

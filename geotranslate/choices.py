@@ -35,6 +35,8 @@ AUGMENTS: tuple[Augment, ...] = get_args(Augment)
 Precision = Literal["auto", "float32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+Compile = Literal["auto", "on", "off"]
+
 LayoutName = Literal["pix2pix", "cyclegan", "train_a_b"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 

@@ -1,8 +1,9 @@
 """What a layer is told about a batch besides its pixels, and how that reaches it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -36,8 +37,21 @@ class Contextual(nn.Module):
     """A module whose ``forward`` takes the context beside the pixels."""
 
 
+def in_a_row(layers: Iterable[nn.Module], x: Tensor, context: Context) -> Tensor:
+    """Hand ``x`` from layer to layer; those that take the context get it."""
+    for layer in layers:
+        x = layer(x, context) if isinstance(layer, Contextual) else layer(x)
+    return x
+
+
 class Chain(Contextual):
-    """Modules one after the other; those that take the context get it."""
+    """Modules one after the other; those that take the context get it.
+
+    Attributes:
+        learning: how they are computed where gradients will be asked for; None for as always.
+    """
+
+    learning: Callable[[Sequence[nn.Module], Tensor, Context], Tensor] | None = None
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
@@ -45,6 +59,6 @@ class Chain(Contextual):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Hand ``x`` from module to module."""
-        for layer in self.layers:
-            x = layer(x, context) if isinstance(layer, Contextual) else layer(x)
-        return x
+        if self.learning is not None and torch.is_grad_enabled():
+            return self.learning(list(self.layers), x, context)
+        return in_a_row(self.layers, x, context)

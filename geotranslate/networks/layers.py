@@ -4,9 +4,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geotranslate.choices import Norm
 from geotranslate.networks.norms import BatchNorm, ChannelNorm
+from geotranslate.networks.statistics import precise
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
@@ -18,8 +20,33 @@ def in_float32(head: nn.Module, x: Tensor) -> Tensor:
     of 20 in reflectance x 10000.
     """
     with torch.autocast(x.device.type, enabled=False):
-        result: Tensor = head(x.float())
+        result: Tensor = head(precise(x))
     return result
+
+
+class LastConvolution(nn.Conv2d):
+    """A convolution to a few bands, without padding and stride.
+
+    A CPU computes 16 channels of a convolution at once, be there but 3. So here the rows of the
+    kernel become channels of a convolution along the rows, whose results are then added up: half
+    the time for 3 bands and a kernel of 7 x 7, and the same but for rounding.
+    """
+
+    few = 8
+    """Bands up to which this pays."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Convolve ``input`` (N, C, H, W)."""
+        if input.device.type != "cpu" or self.out_channels > self.few:
+            return super().forward(input)
+        kernel_rows = self.weight.shape[2]
+        rows = input.shape[2] - kernel_rows + 1
+        by_row = self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
+        parts = functional.conv2d(input, by_row).chunk(kernel_rows, dim=1)
+        total = parts[0][:, :, :rows]
+        for row in range(1, kernel_rows):
+            total = total + parts[row][:, :, row : row + rows]
+        return total if self.bias is None else total + self.bias[:, None, None]
 
 
 def initialize(network: nn.Module) -> None:

@@ -22,6 +22,7 @@ from geotranslate.networks.statistics import (
     EPS,
     Statistics,
     joined,
+    precise,
     standardize,
     valid_statistics,
 )
@@ -112,7 +113,7 @@ class BatchNorm(Contextual):
     def _follow(self, statistics: Statistics, step: float | Tensor) -> None:
         """Move the running statistics towards the first group's, as torch does in its kernel."""
         positions, mean, variance = (values[0] for values in statistics)
-        step = torch.where(positions >= ENOUGH, step, 0.0)
+        step = torch.where(positions >= ENOUGH, step, 0.0).to(mean.dtype)
         self.running_mean.lerp_(mean, step)
         self.running_var.lerp_(variance * positions / (positions - 1).clamp(min=1), step)
 
@@ -189,7 +190,7 @@ class ChannelNorm(Contextual):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Normalize ``x`` (N, C, h, w)."""
-        pixels = x.float()
+        pixels = precise(x)
         scale = torch.rsqrt(pixels.square().mean(1, keepdim=True) + EPS)
         weight, bias = (each[:, None, None] for each in (self.weight, self.bias))
         return torch.addcmul(bias, pixels * scale, weight).to(x.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context, Contextual
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
-from geotranslate.networks.layers import in_float32, initialize_generator
+from geotranslate.networks.layers import LastConvolution, in_float32, initialize_generator
 from geotranslate.networks.norms import CENTRED, NORMS, ChannelNorm
 
 
@@ -94,7 +94,7 @@ class ResnetGenerator(nn.Module):
             *(NORMS[norm](width), nn.ReLU(inplace=True)),
         )
         self.head = nn.Sequential(
-            nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()
+            nn.ReflectionPad2d(3), LastConvolution(width, out_channels, 7), nn.Tanh()
         )
         initialize_generator(self, self.head, norm)
         if norm in ("channel", "none"):

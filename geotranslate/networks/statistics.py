@@ -19,6 +19,11 @@ SMALLEST_COUNT = 1e-6
 """Below the share of a position that one valid pixel can be."""
 
 
+def precise(x: Tensor) -> Tensor:
+    """``x`` as float32; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Statistics(NamedTuple):
     """Statistics of each channel in each group of a batch.
 
@@ -89,13 +94,13 @@ def _valid_shares(x: Tensor, valid: Tensor | None) -> Tensor:
     """How much of each position (N, 1, h, w) of a layer is valid."""
     rows, cols = x.shape[-2:]
     if valid is None:
-        return torch.ones(len(x), 1, rows, cols, device=x.device)
-    return functional.adaptive_avg_pool2d(valid.float(), (rows, cols))
+        return precise(torch.ones(len(x), 1, rows, cols, dtype=x.dtype, device=x.device))
+    return functional.adaptive_avg_pool2d(precise(valid), (rows, cols))
 
 
 def _by_position(x: Tensor) -> Tensor:
-    """(..., h * w, C) float32 of (..., C, h, w)."""
-    return x.float().flatten(-2).transpose(-2, -1)
+    """(..., h * w, C), `precise`, of (..., C, h, w)."""
+    return precise(x).flatten(-2).transpose(-2, -1)
 
 
 def standardize(
@@ -120,7 +125,7 @@ def standardize(
         shift = shift + bias
     images = len(x) // len(scale)
     scale, shift = (each.repeat_interleave(images, 0)[..., None, None] for each in (scale, shift))
-    return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+    return torch.addcmul(shift, precise(x), scale).to(x.dtype)
 
 
 def joined(parts: Iterable[Tensor]) -> Tensor:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+MaskedImages = tuple[Tensor, Tensor | None]
+"""Images (N, C, H, W) and their valid pixels (N, 1, H, W), None where all are."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -37,7 +40,34 @@ class Batch:
             self.valid_b,
         )
 
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in ``count`` equal parts, in their order."""
+        a = parts_of((self.real_a, self.valid_a), count)
+        b = parts_of((self.real_b, self.valid_b), count)
+        return [
+            Batch(real_a, real_b, valid_a, valid_b)
+            for (real_a, valid_a), (real_b, valid_b) in zip(a, b, strict=True)
+        ]
+
+
+def parts_of(images: MaskedImages, count: int) -> list[MaskedImages]:
+    """Images in ``count`` equal parts, in their order."""
+    pixels, valid = images
+    masks = [None] * count if valid is None else valid.chunk(count)
+    return list(zip(pixels.chunk(count), masks, strict=True))
+
 
 def hide(images: Tensor, valid: Tensor | None) -> Tensor:
     """0 at invalid pixels: nothing, not even NaN, comes through, and no gradient goes back."""
     return images if valid is None else torch.where(valid > 0, images, 0.0)
+
+
+def joined(first: MaskedImages, second: MaskedImages) -> MaskedImages:
+    """Two lots of images as one batch, the first before the second."""
+    images = torch.cat([first[0], second[0]])
+    if first[1] is None and second[1] is None:
+        return images, None
+    masks = [
+        torch.ones_like(each[:, :1]) if valid is None else valid for each, valid in (first, second)
+    ]
+    return images, torch.cat(masks)

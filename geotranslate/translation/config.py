@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from geotranslate.choices import (
     NORM_OF_MODEL,
     Augment,
+    Compile,
     DiscriminatorNorm,
     GanLoss,
     GeneratorKind,
@@ -32,13 +33,14 @@ LARGEST_CROP = 256
 
 WITHOUT_EFFECT = frozenset(
     {
-        *("device", "devices", "nodes", "workers"),
+        *("device", "devices", "nodes", "workers", "cache_gb", "compile", "save_memory"),
         *("samples_every", "keep_checkpoints", "checkpoint_minutes"),
     }
 )
 """Settings that a run may be continued with another value of: they do not change what it learns.
 
-Another device changes the last bits, and that is what one wants when a run moves to another one.
+Another device, or compiling, changes the last bits, and that is what one wants when a run moves to
+another machine.
 """
 
 BUILT_IN = frozenset(
@@ -114,6 +116,10 @@ class TrainConfig(Settings):
 
     batch: int = Field(default_factory=lambda settings: BATCH_OF_MODEL[settings["model"]], ge=1)
     """Crops an update, of all devices together; unset, 4 for pix2pix and 1 for cyclegan."""
+
+    accumulate: int = Field(1, ge=1)
+    """Equal parts in which an update's crops are computed, one after the other, so that larger ones
+    fit into memory; batch statistics are those of each part."""
 
     crop: int | None = Field(None, ge=1)
     """Side of the crops in pixels; unset, that of the chips up to 256."""
@@ -196,8 +202,30 @@ class TrainConfig(Settings):
     precision: Precision = "auto"
     """Arithmetic of the convolutions: auto is bf16 where the hardware has it."""
 
+    compile: Compile = "auto"
+    """Whether the networks are compiled first: auto does it on a CPU where it pays within the run.
+    It takes minutes, and makes updates about a fifth shorter."""
+
+    save_memory: bool = False
+    """Compute the generators' layers a second time instead of keeping what lies between them: half
+    the memory, for larger crops, and one more forward pass; what is learned stays the same."""
+
+    cache_gb: float | None = Field(None, ge=0)
+    """Memory that chips, once read, may fill, in 10**9 bytes; unset, a quarter of what is free."""
+
     workers: int | None = Field(None, ge=0)
     """Processes that read chips ahead; unset, 0 on the CPU and up to 4 beside a GPU."""
+
+    @model_validator(mode="after")
+    def _refuse_uneven_parts(self) -> Self:
+        if self.batch % self.accumulate:
+            divisors = [each for each in range(1, self.batch + 1) if self.batch % each == 0]
+            raise SettingError(
+                f"accumulate is {self.accumulate}, but {self.batch} crops an update cannot be "
+                f"taken in {self.accumulate} equal parts. Choose an accumulate of "
+                f"{' or '.join(map(str, divisors))}, or another batch."
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_settings_without_use(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,25 +16,22 @@ from geotranslate.errors import SettingError
 from geotranslate.networks.build import Generator
 from geotranslate.networks.context import Context
 from geotranslate.networks.patchgan import PatchGAN
-from geotranslate.translation.batch import Batch, hide
+from geotranslate.translation.batch import Batch, MaskedImages, hide, parts_of
 from geotranslate.translation.learning import (
     Backward,
+    Sums,
     adam,
     descend,
-    detached,
     frozen,
     load_state,
     predicting,
     state_of,
 )
-from geotranslate.translation.losses import Judgement, masked_l1
+from geotranslate.translation.losses import Judgement, masked_l1, part_of
 from geotranslate.translation.pool import ImagePool
 
 Pairs = list[tuple[int, int]]
 """Channels, counted from 0, that are the same band on both sides."""
-
-MaskedImages = tuple[Tensor, Tensor | None]
-"""Images (N, C, H, W) and their valid pixels (N, 1, H, W), None where all are."""
 
 
 class CycleGANConfig(BaseModel, frozen=True, extra="forbid"):
@@ -76,6 +73,7 @@ class CycleGAN:
         networks: ``g_ab``, ``g_ba``, ``d_a``, ``d_b``. Wrapped ones may be put in place.
         optimizers: ``g`` and ``d``, each for both directions. Wrapped ones may be put in place.
         backward: how gradients are computed from a loss.
+        parts: equal ones in which a batch is computed, one after the other.
         draws_per_sample: random numbers that `step` needs for each sample.
     """
 
@@ -96,6 +94,7 @@ class CycleGAN:
             "d": adam([d_a, d_b], config.learning_rate),
         }
         self.backward: Backward = Tensor.backward
+        self.parts = 1
         self.pools = {side: ImagePool(config.image_pool) for side in "ab"}
         self.judgement = Judgement(config.gan_loss, d_b.field)
         self._shared = shared_channels(config, g_ab.in_channels, g_ab.out_channels)
@@ -112,15 +111,39 @@ class CycleGAN:
             batch: images of A and as many of B, which need not belong together.
             draws: (N, 4) uniform in [0, 1), for the pools; in the host's memory.
         """
-        batch = batch.hidden()
-        fake_a, fake_b, g_losses = self._teach_generators(batch)
-        d_losses = self._teach_discriminators(batch, fake_a, fake_b, torch.as_tensor(draws))
-        return detached(**g_losses, **d_losses)
+        batch, losses = batch.hidden(), Sums()
+        fakes = self._teach_generators(batch, losses)
+        self._teach_discriminators(batch, fakes, torch.as_tensor(draws), losses)
+        return losses
 
-    def _teach_generators(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """One step of both generators; gives what they made of the batch, and the losses."""
+    def _teach_generators(self, batch: Batch, losses: Sums) -> list[tuple[Tensor, Tensor]]:
+        """One step of both generators; gives what they made of each part, of A and of B."""
+        fakes = []
+
+        def of_each_part() -> Iterator[Tensor]:
+            for part in batch.parts(self.parts):
+                fake_a, fake_b, of_part = self._generator_losses(part, batch)
+                fakes.append((fake_a.detach(), fake_b.detach()))
+                losses.add(**of_part)
+                yield self._weighted(of_part)
+
+        descend(self.optimizers["g"], of_each_part(), self.backward)
+        return fakes
+
+    def _weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """What the generators strive for, together."""
+        cycle, identity = self.config.cycle, self.config.cycle * self.config.identity
+        total = (
+            losses["gan_ab"] + losses["gan_ba"] + cycle * (losses["cycle_a"] + losses["cycle_b"])
+        )
+        return total + identity * (losses["idt_a"] + losses["idt_b"]) if self._shared else total
+
+    def _generator_losses(
+        self, part: Batch, batch: Batch
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What the generators make of a part of a batch, and what that adds to the losses."""
         g_ab, g_ba, d_a, d_b = self.networks.values()
-        real_a, real_b, valid_a, valid_b = batch.real_a, batch.real_b, batch.valid_a, batch.valid_b
+        real_a, real_b, valid_a, valid_b = part.real_a, part.real_b, part.valid_a, part.valid_b
 
         # A translated image holds data where its source does: fake_b has the valid pixels of A.
         fake_b = hide(g_ab(real_a, Context(valid_a, track=True)), valid_a)
@@ -132,13 +155,17 @@ class CycleGAN:
         gan_ba = self.judgement.as_real(d_fake_a, valid_b)
         gan_ab = self.judgement.as_real(d_fake_b, valid_a)
 
-        cycle, identity = self.config.cycle, self.config.cycle * self.config.identity
-        g_loss = gan_ab + gan_ba + cycle * (cycle_a + cycle_b) + identity * (idt_a + idt_b)
-        descend(self.optimizers["g"], g_loss, self.backward)
-        losses = {"gan_ab": gan_ab, "gan_ba": gan_ba, "cycle_a": cycle_a, "cycle_b": cycle_b}
+        pixels_a = part_of(valid_a, batch.valid_a, self.parts)
+        pixels_b = part_of(valid_b, batch.valid_b, self.parts)
+        losses = {
+            "gan_ab": gan_ab * self.judgement.part_of(valid_a, batch.valid_a, self.parts),
+            "gan_ba": gan_ba * self.judgement.part_of(valid_b, batch.valid_b, self.parts),
+            "cycle_a": cycle_a * pixels_a,
+            "cycle_b": cycle_b * pixels_b,
+        }
         if self._shared:
-            losses |= {"idt_a": idt_a, "idt_b": idt_b}
-        return fake_a.detach(), fake_b.detach(), losses
+            losses |= {"idt_a": idt_a * pixels_a, "idt_b": idt_b * pixels_b}
+        return fake_a, fake_b, losses
 
     def _distances_back(
         self, back: nn.Module, fake: Tensor, real: Tensor, valid: Tensor | None, shared: Pairs
@@ -169,24 +196,32 @@ class CycleGAN:
         return masked_l1(rec, real, valid), masked_l1(kept, wanted, valid)
 
     def _teach_discriminators(
-        self, batch: Batch, fake_a: Tensor, fake_b: Tensor, draws: Tensor
-    ) -> dict[str, Tensor]:
+        self, batch: Batch, fakes: list[tuple[Tensor, Tensor]], draws: Tensor, losses: Sums
+    ) -> None:
         """One step of both discriminators, which see new and earlier translations."""
-        d_a, d_b = self.networks["d_a"], self.networks["d_b"]
+        fake_a, fake_b = (torch.cat(each) for each in zip(*fakes, strict=True))
         shown_a = self.pools["a"].exchange(fake_a, batch.valid_b, draws[:, :2])
         shown_b = self.pools["b"].exchange(fake_b, batch.valid_a, draws[:, 2:])
-        d_a_loss = self._verdict(d_a, (batch.real_a, batch.valid_a), shown_a)
-        d_b_loss = self._verdict(d_b, (batch.real_b, batch.valid_b), shown_b)
-        descend(self.optimizers["d"], d_a_loss + d_b_loss, self.backward)
-        return {"d_a": d_a_loss, "d_b": d_b_loss}
 
-    def _verdict(self, d: nn.Module, real: MaskedImages, fake: MaskedImages) -> Tensor:
-        """How far a discriminator is from telling real images from translated ones."""
-        (reals, valid_of_real), (fakes, valid_of_fake) = real, fake
-        d_real, d_fake = d(reals, Context(valid_of_real)), d(fakes, Context(valid_of_fake))
-        missed = self.judgement.as_real(d_real, valid_of_real)
-        fell_for = self.judgement.as_fake(d_fake, valid_of_fake)
-        return (missed + fell_for) / 2
+        def of_each_part() -> Iterator[Tensor]:
+            of_a = self._verdicts("d_a", (batch.real_a, batch.valid_a), shown_a)
+            of_b = self._verdicts("d_b", (batch.real_b, batch.valid_b), shown_b)
+            for d_a, d_b in zip(of_a, of_b, strict=True):
+                losses.add(d_a=d_a, d_b=d_b)
+                yield d_a + d_b
+
+        descend(self.optimizers["d"], of_each_part(), self.backward)
+
+    def _verdicts(self, name: str, real: MaskedImages, fake: MaskedImages) -> Iterator[Tensor]:
+        """How far a discriminator is from telling real images from translated ones, by parts."""
+        d, share = self.networks[name], self.judgement.part_of
+        parts = (parts_of(images, self.parts) for images in (real, fake))
+        for of_real, of_fake in zip(*parts, strict=True):
+            counting = (
+                share(of_real[1], real[1], self.parts),
+                share(of_fake[1], fake[1], self.parts),
+            )
+            yield self.judgement.of_both(d, of_real, of_fake, counting)
 
     def pictures(
         self, batch: Batch, generators: Mapping[str, nn.Module] | None = None

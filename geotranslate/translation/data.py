@@ -9,7 +9,9 @@ mirrored there.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +29,7 @@ from geotranslate.errors import GeotranslateError
 from geotranslate.networks.turns import TURNS, turned
 from geotranslate.raster.domain import Domain
 from geotranslate.translation.batch import Batch
+from geotranslate.translation.cache import ChipCache
 from geotranslate.translation.plan import Plan
 
 # What random numbers are for: part of their key, so that no two uses share them.
@@ -34,6 +37,8 @@ ORDER, PLACE, POOL = 0, 1, 2
 
 AHEAD = 4
 """Batches that each worker reads ahead."""
+
+ReadChip = Callable[[Path], ChipPixels]
 
 
 class Stored(NamedTuple):
@@ -112,13 +117,18 @@ def draw_for_pools(seed: int, update: int, batch: int, numbers: int) -> NDArray[
     )
 
 
-def training_batches(plan: Plan, samples: range | None = None) -> TrainingBatches:
+def training_batches(
+    plan: Plan, samples: range | None = None, cache: ChipCache | None = None
+) -> TrainingBatches:
     """The batches that a plan's settings ask for.
 
     Args:
         plan: whose.
         samples: those of each batch to read; unset, all.
+        cache: shared with others; unset, one of its own.
     """
+    if cache is None and not plan.workers:  # each worker would fill its own memory
+        cache = ChipCache(plan.cache_bytes)
     config = plan.config
     return TrainingBatches(
         plan.folder,
@@ -128,6 +138,7 @@ def training_batches(plan: Plan, samples: range | None = None) -> TrainingBatche
         seed=config.seed,
         augment=config.augment,
         samples=samples,
+        cache=cache,
     )
 
 
@@ -144,6 +155,7 @@ class TrainingBatches(Dataset[StoredBatch]):
         seed: int,
         augment: Augment = "d4",
         samples: range | None = None,
+        cache: ChipCache | None = None,
     ) -> None:
         """Choose what to read; nothing is read yet.
 
@@ -155,23 +167,25 @@ class TrainingBatches(Dataset[StoredBatch]):
             seed: of all draws.
             augment: whether images are turned and mirrored.
             samples: those of each batch to read, counted from 0; unset, all.
+            cache: keeps what was read; without it, chips are read from their files each time.
         """
         self._files = folder.files("a", "train"), folder.files("b", "train")
         self._pairs = list(zip(*self._files, strict=True)) if paired else None
         self._crop, self._batch, self._seed = crop, batch, seed
         self._turning = augment == "d4"
         self._samples = range(batch) if samples is None else samples
+        self._read = read_chip if cache is None else cache.read
 
     def __getitem__(self, update: int) -> StoredBatch:
         """The images of an update, counted from 1."""
         if self._pairs:
-            return read_pairs(self._pairs, self._draws(update, 0), self._crop)
+            return read_pairs(self._pairs, self._draws(update, 0), self._crop, self._read)
         return StoredBatch(self.images_of(0, update), self.images_of(1, update))
 
     def images_of(self, domain: int, update: int) -> Stored:
         """The images of an update that are of A (0) or B (1), each with its own valid pixels."""
         draws = self._draws(update, 0 if self._pairs else domain)
-        return read_images(self._files[domain], draws, self._crop)
+        return read_images(self._files[domain], draws, self._crop, self._read)
 
     def _draws(self, update: int, domain: int) -> list[Draw]:
         chips = len(self._files[domain])
@@ -182,16 +196,23 @@ class TrainingBatches(Dataset[StoredBatch]):
         return draws if self._turning else [draw._replace(turn=0) for draw in draws]
 
 
-def read_images(files: Sequence[Path], draws: Sequence[Draw], crop: int) -> Stored:
+def read_images(
+    files: Sequence[Path], draws: Sequence[Draw], crop: int, read: ReadChip = read_chip
+) -> Stored:
     """Read the drawn chips of one domain, cropped to ``crop`` pixels a side."""
-    return _stack([cut(read_chip(files[draw.chip]), draw, crop) for draw in draws], draws)
+    return _stack([cut(read(files[draw.chip]), draw, crop) for draw in draws], draws)
 
 
-def read_pairs(pairs: Sequence[tuple[Path, Path]], draws: Sequence[Draw], crop: int) -> StoredBatch:
+def read_pairs(
+    pairs: Sequence[tuple[Path, Path]],
+    draws: Sequence[Draw],
+    crop: int,
+    read: ReadChip = read_chip,
+) -> StoredBatch:
     """Read drawn pairs, cropped alike; valid is where both chips hold data."""
     chips_a, chips_b = [], []
     for draw in draws:
-        a, b = (cut(read_chip(file), draw, crop) for file in pairs[draw.chip])
+        a, b = (cut(read(file), draw, crop) for file in pairs[draw.chip])
         valid = a.valid & b.valid
         chips_a.append(ChipPixels(a.pixels, valid))
         chips_b.append(ChipPixels(b.pixels, valid))
@@ -257,26 +278,29 @@ def _turned(images: Tensor, turns: Sequence[int]) -> Tensor:
 def load_batches(
     batches: TrainingBatches, updates: Sequence[int], *, workers: int, pin: bool
 ) -> Iterator[StoredBatch]:
-    """The batches of updates in their order, read ahead by other processes.
+    """The batches of updates in their order, read ahead by a thread or by other processes.
 
     Args:
         batches: where they come from.
         updates: their numbers.
-        workers: processes that read; with 0 this one does.
+        workers: processes that read; with 0 a thread of this one does.
         pin: put them into memory that a GPU can fetch from by itself.
 
     Raises:
         ChipsError: a chip is missing or damaged.
     """
+    if not workers:
+        yield from _read_ahead(batches, updates, pin=pin)
+        return
     loader: DataLoader[StoredBatch | GeotranslateError] = DataLoader(
         _Carrier(batches),
         batch_size=None,
         sampler=updates,
         num_workers=workers,
         # Forked processes would inherit GDAL's and torch's threads in whatever state they are.
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_leave_signals_to_parent if workers else None,
-        prefetch_factor=AHEAD if workers else None,
+        multiprocessing_context="spawn",
+        worker_init_fn=_leave_signals_to_parent,
+        prefetch_factor=AHEAD,
         pin_memory=pin,
         # A loader draws a seed for its workers: not from the numbers that others rely on.
         generator=torch.Generator(),
@@ -285,6 +309,35 @@ def load_batches(
         if isinstance(batch, GeotranslateError):
             raise batch
         yield batch
+
+
+def _read_ahead(
+    batches: TrainingBatches, updates: Sequence[int], *, pin: bool
+) -> Iterator[StoredBatch]:
+    """The batches of updates in their order, read by one thread while others are learned from."""
+
+    def read(update: int) -> StoredBatch:
+        batch = batches[update]
+        return StoredBatch(*(_pinned(each) for each in batch)) if pin else batch
+
+    with ThreadPoolExecutor(1, thread_name_prefix="chips") as reader:
+        waiting: deque[Future[StoredBatch]] = deque()
+        try:
+            for update in updates:
+                waiting.append(reader.submit(read, update))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _pinned(stored: Stored) -> Stored:
+    """The same in memory that a GPU can fetch from by itself."""
+    valid = None if stored.valid is None else stored.valid.pin_memory()
+    return stored._replace(pixels=stored.pixels.pin_memory(), valid=valid)
 
 
 class _Carrier(Dataset[StoredBatch | GeotranslateError]):

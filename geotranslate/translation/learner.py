@@ -10,8 +10,10 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from geotranslate.networks import collective
+from geotranslate.networks.recomputing import save_memory
 from geotranslate.translation.averages import AveragedNetwork
 from geotranslate.translation.batch import Batch
+from geotranslate.translation.compiling import compile_networks
 from geotranslate.translation.data import draw_for_pools
 from geotranslate.translation.models import Model, build_model
 from geotranslate.translation.plan import Plan, discriminator_spec, generator_spec, loss_config
@@ -57,6 +59,15 @@ class Learner:
         }
         if state is not None:
             self._load(state)
+        self.model.parts = config.accumulate
+        if config.save_memory:
+            for network in self.generators.values():
+                save_memory(network)
+        if config.compile == "on":
+            compile_networks(self.model.networks.values(), plan.device)
+        if plan.device.type == "cuda":
+            # Shapes do not change, so trying each convolution once pays.
+            torch.backends.cudnn.benchmark = True
         self._hand_to_fabric()
 
     def _hand_to_fabric(self) -> None:
@@ -97,6 +108,8 @@ class Learner:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         draws = draw_for_pools(config.seed, update, config.batch, self.model.draws_per_sample)
+        if config.compile == "on":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with collective.exchanging(self._plan.processes.count > 1):
             losses = self.model.step(batch, draws)
             sums = collective.total(torch.stack(list(losses.values())))

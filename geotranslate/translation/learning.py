@@ -21,10 +21,14 @@ def adam(networks: Iterable[nn.Module], learning_rate: float) -> Adam:
     return Adam(parameters, lr=learning_rate, betas=(0.5, 0.999), fused=True)
 
 
-def descend(optimizer: Optimizer, loss: Tensor, backward: Backward) -> None:
-    """Take one step down the gradient of ``loss``, which is that of all processes together."""
+def descend(optimizer: Optimizer, losses: Iterable[Tensor], backward: Backward) -> None:
+    """Take one step down the gradient of the sum of ``losses``, each made when it is its turn.
+
+    It is that of all processes together.
+    """
     optimizer.zero_grad(set_to_none=True)
-    backward(loss)
+    for loss in losses:
+        backward(loss)
     add_gradients(each for group in optimizer.param_groups for each in group["params"])
     optimizer.step()
 
@@ -55,9 +59,16 @@ def predicting(*networks: nn.Module) -> Iterator[None]:
             network.train(training)
 
 
-def detached(**losses: Tensor) -> dict[str, Tensor]:
-    """The losses by name, for the log; still on the device, so that no step waits for it."""
-    return {name: loss.detach() for name, loss in losses.items()}
+class Sums(dict[str, Tensor]):
+    """Losses by name, for the log, summed over the parts of a batch.
+
+    They are still on the device, so that no step waits for it.
+    """
+
+    def add(self, **losses: Tensor) -> None:
+        """Take in the losses of a part."""
+        for name, loss in losses.items():
+            self[name] = self[name] + loss.detach() if name in self else loss.detach()
 
 
 def state_of(

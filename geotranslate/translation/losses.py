@@ -7,13 +7,15 @@ comes out is this process's part of the loss: the parts add up to it (`networks.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from geotranslate.choices import GanLoss
 from geotranslate.networks import collective
+from geotranslate.networks.context import Context
 from geotranslate.networks.geometry import ReceptiveField
-from geotranslate.translation.batch import hide
+from geotranslate.networks.statistics import precise
+from geotranslate.translation.batch import MaskedImages, hide, joined
 
 CELL = 8
 """Side in pixels of the cells whose means are compared."""
@@ -77,6 +79,23 @@ def _values(images: Tensor, valid: Tensor | None) -> Tensor | int:
     return count.clamp(min=1)
 
 
+def part_of(part: Tensor | None, whole: Tensor | None, parts: int) -> Tensor | float:
+    """What the mean over a part of a batch counts in the mean over the whole.
+
+    Args:
+        part: weights of what the mean is over; None where all weigh the same.
+        whole: those of the whole batch.
+        parts: how many equal ones there are.
+    """
+    if parts == 1:
+        return 1.0
+    if part is None or whole is None:
+        return 1 / parts
+    total = collective.total(whole.sum())
+    share: Tensor = collective.total(part.sum()) / torch.where(total > 0, total, 1.0)
+    return share
+
+
 def valid_share(valid: Tensor | None, field: ReceptiveField) -> Tensor | None:
     """Valid share of the pixels that each score of a discriminator judges: (N, 1, rows, cols).
 
@@ -118,12 +137,42 @@ class Judgement:
 
     def as_real(self, scores: Tensor, valid: Tensor | None) -> Tensor:
         """Mean distance of the scores to 1; ``valid`` is that of the images."""
-        distances = self._distance(scores.float(), 1.0)
+        distances = self._distance(precise(scores), 1.0)
         return weighted_mean(distances, valid_share(valid, self._field))
+
+    def part_of(self, part: Tensor | None, whole: Tensor | None, parts: int) -> Tensor | float:
+        """What the scores of a part count in the mean over a batch, by their valid pixels."""
+        if parts == 1:
+            return 1.0
+        return part_of(valid_share(part, self._field), valid_share(whole, self._field), parts)
+
+    def of_both(
+        self,
+        d: nn.Module,
+        real: MaskedImages,
+        fake: MaskedImages,
+        counting: tuple[Tensor | float, Tensor | float] = (1.0, 1.0),
+    ) -> Tensor:
+        """How far a discriminator is from telling ``real`` images from ``fake`` ones.
+
+        Both go through it in one call, as groups of their own: so they meet the same weights, and
+        spectral norm takes one step of its power method an update (Miyato et al. 2018).
+
+        Args:
+            d: the discriminator.
+            real: images and their valid pixels.
+            fake: as many, and theirs.
+            counting: what real and fake count, where they are a part of a batch.
+        """
+        images, valid = joined(real, fake)
+        d_real, d_fake = d(images, Context(valid, groups=2)).chunk(2)
+        missed = counting[0] * self.as_real(d_real, real[1])
+        fell_for = counting[1] * self.as_fake(d_fake, fake[1])
+        return (missed + fell_for) / 2
 
     def as_fake(self, scores: Tensor, valid: Tensor | None) -> Tensor:
         """Mean distance of the scores to 0; ``valid`` is that of the images."""
-        distances = self._distance(scores.float(), 0.0)
+        distances = self._distance(precise(scores), 0.0)
         return weighted_mean(distances, valid_share(valid, self._field))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,8 @@ def try_rates(
             "can be compared. Choose a lowest rate above 0, a higher highest one, and 2 updates or "
             "more."
         )
+    # So few updates do not pay for compiling.
+    plan = replace(plan, config=plan.config.model_copy(update={"compile": "off"}))
     learner, weights = Learner(plan), loss_weights(plan.config)
     prepare = Preparation(plan.folder.domain_a, plan.folder.domain_b, plan.device)
     numbers = range(1, updates + 1)

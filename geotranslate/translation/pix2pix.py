@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,15 +17,15 @@ from geotranslate.networks.patchgan import PatchGAN
 from geotranslate.translation.batch import Batch, hide
 from geotranslate.translation.learning import (
     Backward,
+    Sums,
     adam,
     descend,
-    detached,
     frozen,
     load_state,
     predicting,
     state_of,
 )
-from geotranslate.translation.losses import Judgement, detail_of, masked_l1, pooled_l2
+from geotranslate.translation.losses import Judgement, detail_of, masked_l1, part_of, pooled_l2
 
 
 class Pix2PixConfig(BaseModel, frozen=True, extra="forbid"):
@@ -63,6 +63,7 @@ class Pix2Pix:
         networks: ``g_ab`` and ``d_b``, which judges (A, B) pairs. Wrapped ones may be put in place.
         optimizers: ``g`` and ``d``. Wrapped ones may be put in place.
         backward: how gradients are computed from a loss.
+        parts: equal ones in which a batch is computed, one after the other.
         draws_per_sample: random numbers that `step` needs for each sample.
     """
 
@@ -76,6 +77,7 @@ class Pix2Pix:
             "d": adam([d_b], config.learning_rate),
         }
         self.backward: Backward = Tensor.backward
+        self.parts = 1
         self.judgement = Judgement(config.gan_loss, d_b.field)
 
     @property
@@ -90,25 +92,66 @@ class Pix2Pix:
             batch: pairs, whose `valid_b` is valid for both sides.
             draws: not used, as there is no pool.
         """
-        g_ab, d_b = self.networks["g_ab"], self.networks["d_b"]
-        as_real, as_fake = self.judgement.as_real, self.judgement.as_fake
-        batch = batch.hidden()
-        real_a, real_b, valid = batch.real_a, batch.real_b, batch.valid_b
-        fake_b = hide(g_ab(real_a, Context(valid, track=True)), valid)
-        judged = detail_of(fake_b, real_b, valid) if self.config.judge == "detail" else fake_b
+        batch, losses = batch.hidden(), Sums()
+        parts, made = batch.parts(self.parts), list[Tensor]()
+        descend(self.optimizers["d"], self._verdicts(parts, batch, made, losses), self.backward)
+        descend(self.optimizers["g"], self._distances(parts, batch, made, losses), self.backward)
+        return losses
 
-        d_real = d_b(torch.cat([real_a, real_b], dim=1), Context(valid))
-        d_fake = d_b(torch.cat([real_a, judged.detach()], dim=1), Context(valid))
-        d_loss = (as_real(d_real, valid) + as_fake(d_fake, valid)) / 2
-        descend(self.optimizers["d"], d_loss, self.backward)
+    def _verdicts(
+        self, parts: list[Batch], batch: Batch, made: list[Tensor], losses: Sums
+    ) -> Iterator[Tensor]:
+        """How far the discriminator is from telling pairs from translations, by parts.
 
-        with frozen(d_b):
-            d_fake = d_b(torch.cat([real_a, judged], dim=1), Context(valid))
-        fooled = as_real(d_fake, valid)
-        l1, pool_l2 = masked_l1(fake_b, real_b, valid), pooled_l2(fake_b, real_b, valid)
-        g_loss = fooled + self.config.l1 * l1 + self.config.pool_l2 * pool_l2
-        descend(self.optimizers["g"], g_loss, self.backward)
-        return detached(d=d_loss, gan=fooled, l1=l1, pool_l2=pool_l2)
+        Args:
+            parts: of the batch.
+            batch: the whole.
+            made: filled with the translation, with its gradients, of a batch in one part. The
+                graphs of several would not fit into memory: they are made again.
+            losses: to add to.
+        """
+        for part in parts:
+            valid = part.valid_b
+            with torch.set_grad_enabled(len(parts) == 1):
+                fake_b = self._translate(part, track=True)
+                judged = self._judged(fake_b, part)
+            if len(parts) == 1:
+                made.append(fake_b)
+            true = torch.cat([part.real_a, part.real_b], dim=1), valid
+            false = torch.cat([part.real_a, judged.detach()], dim=1), valid
+            share = self.judgement.part_of(valid, batch.valid_b, len(parts))
+            d = self.judgement.of_both(self.networks["d_b"], true, false, (share, share))
+            losses.add(d=d)
+            yield d
+
+    def _distances(
+        self, parts: list[Batch], batch: Batch, made: list[Tensor], losses: Sums
+    ) -> Iterator[Tensor]:
+        """How far the generator is from what it strives for, by parts; see `_verdicts`."""
+        d_b = self.networks["d_b"]
+        for part in parts:
+            real_a, real_b, valid = part.real_a, part.real_b, part.valid_b
+            fake_b = made.pop() if made else self._translate(part, track=False)
+            with frozen(d_b):
+                judged = self._judged(fake_b, part)
+                d_fake = d_b(torch.cat([real_a, judged], dim=1), Context(valid))
+            pixels = part_of(valid, batch.valid_b, len(parts))
+            share = self.judgement.part_of(valid, batch.valid_b, len(parts))
+            gan = self.judgement.as_real(d_fake, valid) * share
+            l1 = masked_l1(fake_b, real_b, valid) * pixels
+            pool_l2 = pooled_l2(fake_b, real_b, valid) * pixels
+            losses.add(gan=gan, l1=l1, pool_l2=pool_l2)
+            yield gan + self.config.l1 * l1 + self.config.pool_l2 * pool_l2
+
+    def _translate(self, part: Batch, *, track: bool) -> Tensor:
+        valid = part.valid_b
+        return hide(self.networks["g_ab"](part.real_a, Context(valid, track=track)), valid)
+
+    def _judged(self, fake_b: Tensor, part: Batch) -> Tensor:
+        """What the discriminator sees of a translation."""
+        if self.config.judge == "image":
+            return fake_b
+        return detail_of(fake_b, part.real_b, part.valid_b)
 
     def pictures(
         self, batch: Batch, generators: Mapping[str, nn.Module] | None = None

@@ -18,6 +18,8 @@ from geotranslate.networks.build import (
     build_discriminator,
     build_generator,
 )
+from geotranslate.translation.cache import cache_limit, chip_bytes
+from geotranslate.translation.compiling import choose_compile
 from geotranslate.translation.config import LARGEST_CROP, WITHOUT_EFFECT, TrainConfig
 from geotranslate.translation.cyclegan import CycleGANConfig, shared_channels
 from geotranslate.translation.kid import read_features
@@ -45,6 +47,7 @@ class Plan:
         arithmetic: of the convolutions.
         processes: that learn together, and which of them this is.
         start: what the generators begin with; None where they begin with random weights.
+        cache_bytes: memory that chips may fill once they were read.
         changed: settings that a run which was begun with other values may go on with.
     """
 
@@ -54,6 +57,7 @@ class Plan:
     arithmetic: Arithmetic
     processes: Processes = ALONE
     start: Start | None = None
+    cache_bytes: int = 0
     changed: frozenset[str] = frozenset()
 
     @property
@@ -64,10 +68,27 @@ class Plan:
 
     @property
     def workers(self) -> int:
-        """Processes that read ahead. Beside a CPU that computes, they would only be in its way."""
+        """Processes that read ahead.
+
+        Beside a CPU that computes they would only be in its way, and chips that all fit into memory
+        need to be read but once.
+        """
         if self.config.workers is not None:
             return self.config.workers
-        return 0 if self.device.type == "cpu" else GPU_WORKERS
+        fits = chip_bytes(self.folder) <= self.cache_bytes
+        return 0 if self.device.type == "cpu" or fits else GPU_WORKERS
+
+    @property
+    def reading(self) -> str:
+        """How chips are read, in words."""
+        if self.workers:
+            return f"{self.workers} processes read chips ahead"
+        needed, limit = chip_bytes(self.folder), self.cache_bytes
+        share = "all" if needed <= limit else f"{limit / max(needed, 1):.0%}"
+        return (
+            f"of {needed / 1e9:.2g} GB of training chips {share} can stay in memory once read, "
+            f"which may fill {limit / 1e9:.2g} GB"
+        )
 
     def work(self) -> dict[str, Any]:
         """What must be the same for a run to be continued, as JSON values."""
@@ -110,15 +131,18 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
             )
     device = choose_device(config.device)
     processes = choose_processes(config.devices, config.nodes, device, name=config.device)
-    require_shares(processes, config.batch)
+    require_shares(processes, config.batch, config.accumulate)
     device = processes.device(device)
     arithmetic = choose_arithmetic(config.precision, device)
     config = config.model_copy(
         update={"crop": _choose_crop(config, folder), "precision": arithmetic}
     )
+    bands = len(folder.domain_a.bands), len(folder.domain_b.bands)
+    compiled = choose_compile(config, generator_spec(config), bands, device)
+    config = config.model_copy(update={"compile": compiled})
     losses = loss_config(config)
     if isinstance(losses, CycleGANConfig):
-        shared_channels(losses, len(folder.domain_a.bands), len(folder.domain_b.bands))
+        shared_channels(losses, *bands)
     if config.kid_features is not None:
         features = Path(config.kid_features).resolve()
         read_features(features, len(folder.domain_b.bands))
@@ -127,7 +151,9 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
         model = Path(config.init_from).resolve()
         config = config.model_copy(update={"init_from": str(model)})
         start = start or read_start(model, generator_spec(config))
-    return Plan(config, folder, device, arithmetic, processes, start)
+    # Several processes of one machine share its memory.
+    limit = cache_limit(config.cache_gb) // processes.per_machine
+    return Plan(config, folder, device, arithmetic, processes, start, limit)
 
 
 def _fingerprint(folder: ChipFolder) -> str:

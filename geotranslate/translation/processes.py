@@ -135,8 +135,8 @@ def _require_devices(each: int, nodes: int, device: torch.device, name: str) -> 
         )
 
 
-def require_shares(processes: Processes, batch: int) -> None:
-    """Refuse a batch that cannot be divided evenly.
+def require_shares(processes: Processes, batch: int, parts: int = 1) -> None:
+    """Refuse a batch that cannot be divided evenly, to processes and then to parts of each.
 
     Raises:
         SettingError: it cannot be.
@@ -148,6 +148,14 @@ def require_shares(processes: Processes, batch: int) -> None:
             f"batch is {batch} crops an update, which {processes.count} processes cannot share "
             "evenly: it is the batch of all of them together. Choose a --batch of "
             f"{f'{below} or ' if below else ''}{above}."
+        )
+    share = batch // processes.count
+    if share % parts:
+        fitting = " or ".join(str(each) for each in range(1, share + 1) if share % each == 0)
+        raise SettingError(
+            f"accumulate is {parts}, but each of {processes.count} processes has {share} of the "
+            f"{batch} crops of an update, which are not {parts} equal parts. Choose an accumulate "
+            f"of {fitting}."
         )
 
 

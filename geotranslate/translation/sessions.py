@@ -123,6 +123,17 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def memory_in_words(device: torch.device) -> str:
+    """How much memory this process held at most, for people."""
+    import torch
+
+    held = peak_memory()
+    words = [] if held is None else [f"{held / 1e9:.2f} GB"]
+    if device.type == "cuda":
+        words.append(f"{torch.cuda.max_memory_reserved(device) / 1e9:.2f} GB of the GPU's")
+    return f"memory at its peak: {' and '.join(words) or 'not told by this system'}"
+
+
 def peak_memory() -> int | None:
     """Bytes of main memory that this process held at most; None where the system does not tell."""
     if sys.platform == "win32":

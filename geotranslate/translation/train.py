@@ -27,6 +27,7 @@ from geotranslate.raster.output import explained
 from geotranslate.translation import companions
 from geotranslate.translation.bundle import FOLDER as MODEL
 from geotranslate.translation.bundle import LAST, save_bundle
+from geotranslate.translation.cache import ChipCache
 from geotranslate.translation.checkpoint import (
     drop_old_checkpoints,
     load_checkpoint,
@@ -55,7 +56,7 @@ from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run, record_work
 from geotranslate.translation.run_record import SAMPLES
 from geotranslate.translation.samples import draw_samples
-from geotranslate.translation.sessions import begin_session, keep_session
+from geotranslate.translation.sessions import begin_session, keep_session, memory_in_words
 from geotranslate.translation.show import Show
 from geotranslate.translation.validation import (
     BEST,
@@ -189,11 +190,13 @@ def _follow(plan: Plan, crew: Crew) -> None:
             learner.learn(batch)
 
 
-def _stored_batches(plan: Plan, update: int) -> Iterator[StoredBatch]:
+def _stored_batches(
+    plan: Plan, update: int, cache: ChipCache | None = None
+) -> Iterator[StoredBatch]:
     """This process's share of the batches that come after an update."""
     samples = plan.processes.share(plan.config.batch)
     return load_batches(
-        training_batches(plan, samples),
+        training_batches(plan, samples, cache),
         range(update + 1, plan.config.updates + 1),
         workers=plan.workers,
         pin=plan.device.type == "cuda",
@@ -225,7 +228,9 @@ class _Run:
         self._begun = self._kept_at - seconds
 
         self.prepare = Preparation(folder.domain_a, folder.domain_b, plan.device)
-        self.batches = training_batches(plan)
+        # One for what is learned from and for what statistics are taken from.
+        self.cache = None if plan.workers else ChipCache(plan.cache_bytes)
+        self.batches = training_batches(plan, cache=self.cache)
         stride = next(iter(self.learner.generators.values())).stride
         assert isinstance(stride, int)
         side = folder.chip_size // stride * stride
@@ -245,14 +250,16 @@ class _Run:
 
     def go(self) -> Iterator[Progress]:
         """Learn to the end; stopped between two updates, keep what was learned so far."""
+        log.info("%s", self.plan.reading)
         try:
             if self.recorded < self.learner.update:
                 yield self._record()
-            for stored in _stored_batches(self.plan, self.learner.update):
+            for stored in _stored_batches(self.plan, self.learner.update, self.cache):
                 with self.crew.together(self.prepare(stored)) as batch:
                     losses = self.learner.learn(batch)
                     self.losses.add(self.learner.update, losses)
                 yield self._record()
+            log.info("%s", memory_in_words(self.plan.device))
         except (KeyboardInterrupt, GeneratorExit, LostError):
             if not self.crew.within:
                 self._keep_state()

@@ -1,6 +1,7 @@
 """Runs that are interrupted or closed at every kind of moment, and what becomes of them."""
 
 import signal
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,6 @@ from geotranslate.translation import guards
 from geotranslate.translation import train as module
 from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
 from geotranslate.translation.cyclegan import CycleGAN
-from geotranslate.translation.data import TrainingBatches
 from geotranslate.translation.log import Log
 from geotranslate.translation.pix2pix import Pix2Pix
 from geotranslate.translation.train import resume, train
@@ -60,7 +60,7 @@ def files(run):
 # What a run is at, the call of it that Ctrl-C comes into, and the update that is kept then, with
 # the update that was recorded.
 MOMENTS = {
-    "reading": (TrainingBatches, "__getitem__", 5, (4, 4)),
+    "waiting for what is read": (Future, "result", 5, (4, 4)),
     "learning": ("step", 5, (5, 4)),
     "averaging": (module, "reestimate_statistics", 1, (2, 1)),
     "drawing": (module, "draw_samples", 2, (4, 3)),

@@ -205,5 +205,5 @@ def test_backward_and_wrapped_networks_come_from_outside() -> None:
     for name, network in model.networks.items():
         model.networks[name] = Wrapped(network)
     model.step(pairs())
-    assert seen.count("forward") == 4
+    assert seen.count("forward") == 3
     assert seen.count("backward") == 2

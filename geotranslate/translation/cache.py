@@ -1,0 +1,99 @@
+"""Chips that stay in memory once they were read, as they are stored."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from geotranslate.chips.file import ChipPixels, read_chip
+from geotranslate.chips.folder import ChipFolder
+
+FREE_SHARE = 0.25
+"""Share of the free memory that chips may fill, where the user names no limit."""
+
+UNKNOWN = 4 * 10**9
+"""Bytes taken to be free where the system does not tell."""
+
+
+class ChipCache:
+    """Reads chips and keeps them until they fill the memory they may.
+
+    In an epoch each chip is read once, so throwing out old ones for new ones would serve nobody:
+    those that were kept stay, the others are read again each time.
+
+    Attributes:
+        limit: bytes that may be kept.
+        used: bytes kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self._kept: dict[Path, ChipPixels] = {}
+
+    def read(self, path: Path) -> ChipPixels:
+        """The pixels of a chip's file, as `read_chip` gives them; not to be written to.
+
+        Raises:
+            ChipsError: the file is missing or damaged.
+        """
+        kept = self._kept.get(path)
+        if kept is not None:
+            return kept
+        chip = _compact(read_chip(path))
+        size = chip.pixels.nbytes + (chip.valid.size if chip.valid.strides != (0, 0) else 0)
+        if self.used + size <= self.limit:
+            self._kept[path] = chip
+            self.used += size
+        return chip
+
+
+def _compact(chip: ChipPixels) -> ChipPixels:
+    """A chip that is valid everywhere with one True in place of as many as there are pixels."""
+    if not chip.valid.all():
+        return chip
+    return ChipPixels(chip.pixels, np.broadcast_to(np.True_, chip.valid.shape))
+
+
+def chip_bytes(folder: ChipFolder) -> int:
+    """Bytes of all training chips in memory; where pixels are missing it is a little more."""
+    side = folder.chip_size
+    return sum(
+        len(folder.files(name, "train"))
+        * side**2
+        * len(domain.bands)
+        * np.dtype(domain.dtype).itemsize
+        for name, domain in (("a", folder.domain_a), ("b", folder.domain_b))
+    )
+
+
+def cache_limit(cache_gb: float | None) -> int:
+    """Bytes that chips may fill: as the user says, else a share of what is free."""
+    return int(FREE_SHARE * free_memory() if cache_gb is None else 1e9 * cache_gb)
+
+
+def free_memory() -> int:
+    """Bytes of main memory that this process can still have."""
+    return min(_free_on_machine(), _free_in_container())
+
+
+def _free_on_machine() -> int:
+    known = Path("/proc/meminfo")
+    if known.exists():
+        for line in known.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return UNKNOWN
+
+
+def _free_in_container(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a container's limit leaves, by version 2 of Linux's control groups."""
+    try:
+        limit = (folder / "memory.max").read_text(encoding="utf-8").strip()
+        used = (folder / "memory.current").read_text(encoding="utf-8").strip()
+    except OSError:
+        return 2**63
+    return 2**63 if limit == "max" else max(int(limit) - int(used), 0)

@@ -1,0 +1,137 @@
+"""Whether networks are compiled before they learn, and how.
+
+`torch.compile` joins what lies between convolutions (norms, activations, padding, conversions) to
+few passes over memory. It takes minutes first, so short runs are quicker without.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import nn
+
+from geotranslate.choices import ModelName
+from geotranslate.errors import SettingError
+from geotranslate.networks.build import GeneratorSpec, build_generator
+from geotranslate.networks.geometry import strides_of
+from geotranslate.translation.config import TrainConfig
+
+IMAGES: dict[ModelName, int] = {"pix2pix": 1, "cyclegan": 6}
+"""Images that go through generators for each pair of an update."""
+
+PASSES = 3
+"""Forward, backward to what came in, backward to the weights: each costs the same operations."""
+
+RATE = 4.5e11
+"""Operations a second of an update on two CPU cores with bf16, where `SAVED` and `SECONDS` were
+measured. A slower machine also compiles more slowly, so the rule holds there too, about."""
+
+SAVED = 0.2
+"""Share of an update that compiling saves: 0.97 s became 0.77 s (CycleGAN, width 64, 128 px)."""
+
+SECONDS: dict[ModelName, float] = {"pix2pix": 40.0, "cyclegan": 75.0}
+"""What compiling takes on two cores; CycleGAN's was measured, it has twice the networks."""
+
+MARGIN = 2.0
+"""How many times what it takes compiling must save before it is done unasked."""
+
+log = logging.getLogger(__name__)
+
+
+def choose_compile(
+    config: TrainConfig, spec: GeneratorSpec, bands: tuple[int, int], device: torch.device
+) -> Literal["on", "off"]:
+    """What ``auto`` stands for, by the settings alone, so that a resumed run does the same.
+
+    Compiling pays where ``updates x seconds of an update x SAVED > MARGIN x SECONDS``; the seconds
+    follow from the generators' operations, which are nine tenths of all. On CPUs without AMX, where
+    convolutions take so long that the rest hardly counts, it saved nothing; beside a GPU what it
+    saves was not measured: there it is off unless asked for.
+
+    Args:
+        config: with nothing left open but this.
+        spec: of the generators.
+        bands: of A and B.
+        device: where to compute.
+
+    Raises:
+        SettingError: it shall be on, and cannot.
+    """
+    if config.compile == "off":
+        return "off"
+    if config.compile == "on":
+        _require_possible(config, device)
+        return "on"
+    if device.type != "cpu" or config.save_memory or not has_amx() or find_compiler() is None:
+        return "off"
+    seconds = operations(config, spec, bands) / RATE
+    saved = config.updates * seconds * SAVED
+    return "on" if saved > MARGIN * SECONDS[config.model] else "off"
+
+
+def _require_possible(config: TrainConfig, device: torch.device) -> None:
+    if config.save_memory:
+        raise SettingError(
+            "compile is on beside save_memory, but what is computed a second time is not "
+            "compiled. Leave out one of them."
+        )
+    if device.type == "mps" or (device.type == "cpu" and find_compiler() is None):
+        lacking = "C++ compiler" if device.type == "cpu" else "CPU or NVIDIA GPU"
+        raise SettingError(
+            f"compile is on, but there is no {lacking} here, which compiling "
+            "needs. Install one, or say --compile off."
+        )
+
+
+def operations(config: TrainConfig, spec: GeneratorSpec, bands: tuple[int, int]) -> float:
+    """Operations of the generators' convolutions in an update, about."""
+    assert config.crop is not None
+    with torch.device("meta"):
+        generator = build_generator(spec, *bands)
+    strides, products = strides_of(generator), 0.0
+    for name, layer in generator.named_modules():
+        # A convolution uses each weight at every position of what it gives, a transposed one at
+        # every position of what it takes.
+        if isinstance(layer, nn.Conv2d):
+            side = config.crop / (strides[name] * layer.stride[0])
+        elif isinstance(layer, nn.ConvTranspose2d):
+            side = config.crop / strides[name]
+        else:
+            continue
+        products += layer.weight.numel() * side**2
+    return 2 * products * PASSES * IMAGES[config.model] * config.batch
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies matrices of bf16 by itself."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler that torch will use; None where there is none."""
+    named = os.environ.get("CXX")
+    usual = ("cl",) if sys.platform == "win32" else ("g++", "clang++")
+    return next(filter(None, map(shutil.which, [named] if named else usual)), None)
+
+
+def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> None:
+    """Let networks be compiled when they are first called; names of weights stay as they are.
+
+    Shapes do not change in a run, so code is made for these alone. Beside an NVIDIA GPU it is
+    recorded as CUDA graphs, which spares starting each kernel (not tried on hardware yet).
+    """
+    # While tracing, torch looks at the gradient of every input, and warns of its own look.
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor", UserWarning)
+    # And it looks for CUDA's compiler where there is no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    log.info("the networks are compiled at their first update, which takes minutes")
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    for network in networks:
+        network.compile(dynamic=False, mode=mode)

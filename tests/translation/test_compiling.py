@@ -1,0 +1,135 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from geotranslate.errors import SettingError
+from geotranslate.networks.build import GeneratorSpec, build_generator
+from geotranslate.translation import compiling
+from geotranslate.translation.checkpoint import load_checkpoint
+from geotranslate.translation.compiling import choose_compile, operations
+from geotranslate.translation.config import TrainConfig
+from geotranslate.translation.learner import Learner
+from geotranslate.translation.plan import plan_training
+from geotranslate.translation.train import resume, train
+from tests.translation.runs import config, finish
+from tests.translation.test_same_mathematics import CASES, batch, draws
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def with_compiler(monkeypatch):
+    monkeypatch.setattr(compiling, "find_compiler", lambda: "/usr/bin/c++")
+    monkeypatch.setattr(compiling, "has_amx", lambda: True)
+
+
+@pytest.fixture
+def compiled_without_compiler(monkeypatch, with_compiler):
+    """Networks are traced as they would be for compiling, which would take a minute more."""
+    compile_it, calls = nn.Module.compile, []
+
+    def compile_module(module, *, mode, **words):
+        calls.append(module)
+        compile_it(module, backend="aot_eager", **words)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_module)
+    yield calls
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("spec", [GeneratorSpec(width=4), GeneratorSpec(kind="unet", depth=5)])
+def test_operations_are_those_torch_counts(spec):
+    settings = TrainConfig(model="pix2pix", crop=64, batch=3)
+    generator = build_generator(spec, 2, 3).train()
+    with FlopCounterMode(display=False) as counter:
+        generator(torch.zeros(1, 2, 64, 64)).sum().backward()
+    # The first layer has no gradient to give back to what came in.
+    counted = 3 * counter.get_total_flops()
+    assert counted <= operations(settings, spec, (2, 3)) <= 1.1 * counted
+
+
+def test_auto_compiles_where_it_pays_within_the_run(monkeypatch, with_compiler):
+    spec = GeneratorSpec()
+
+    def chosen(device=CPU, **settings):
+        settings = TrainConfig(crop=128, **settings)
+        return choose_compile(settings, spec, (3, 3), device)
+
+    assert chosen(model="cyclegan", updates=20_000) == "on"
+    assert chosen(model="cyclegan", updates=100) == "off"
+    assert chosen(model="cyclegan", updates=20_000, compile="off") == "off"
+    assert chosen(model="cyclegan", updates=20_000, save_memory=True) == "off"
+    assert chosen(torch.device("cuda"), model="cyclegan", updates=20_000) == "off"
+    assert chosen(model="cyclegan", updates=100, compile="on") == "on"
+    monkeypatch.setattr(compiling, "has_amx", lambda: False)
+    assert chosen(model="cyclegan", updates=20_000) == "off"
+    monkeypatch.setattr(compiling, "has_amx", lambda: True)
+    monkeypatch.setattr(compiling, "find_compiler", lambda: None)
+    assert chosen(model="cyclegan", updates=20_000) == "off"
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_mend(monkeypatch, make_chips):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SettingError, match="Install one, or say --compile off"):
+        plan_training(make_chips(), config(compile="on"))
+
+
+def test_compiling_beside_saving_memory_is_refused(make_chips, with_compiler):
+    with pytest.raises(SettingError, match="Leave out one of them"):
+        plan_training(make_chips(), config(compile="on", save_memory=True))
+
+
+@pytest.mark.parametrize("name", ["pix2pix, partly valid", "cyclegan, spectral"])
+def test_compiled_networks_learn_the_same(name, compiled_without_compiler, make_chips):
+    case = CASES[name]
+    settings = config(model=case.model, batch=case.batch)
+    plan = plan_training(make_chips(), settings)
+    if case.model == "cyclegan":
+        case = replace(case, bands=(2, 3))
+    models = []
+    for how in ("off", "on"):
+        learner = Learner(replace(plan, config=plan.config.model_copy(update={"compile": how})))
+        for update in (1, 2):
+            learner.model.step(batch(case, update), draws(case, update))
+        models.append(learner.model)
+    assert len(compiled_without_compiler) == len(models[0].networks)
+    eager, compiled = (model.state_dict() for model in models)
+    for network, weights in eager["networks"].items():
+        assert weights.keys() == compiled["networks"][network].keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(
+                compiled["networks"][network][key], value, rtol=1e-4, atol=1e-5
+            )
+
+
+def test_a_compiled_run_goes_on_without_compiling(compiled_without_compiler, make_chips, tmp_path):
+    run, settings = tmp_path / "run", {"updates": 4, "checkpoint_every": 2}
+    steps = train(make_chips(), run, config(compile="on", **settings))
+    while next(steps).update < 2:
+        pass
+    steps.close()
+    assert finish(resume(run, compile="off")).update == 4
+    assert load_checkpoint(run)["update"] == 4
+
+
+@pytest.mark.slow
+def test_a_compiled_run_that_was_interrupted_ends_nearly_like_one_that_was_not(
+    make_chips, tmp_path
+):
+    chips, settings = make_chips(), config(compile="on", model="cyclegan", updates=4)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    finish(train(chips, whole, settings))
+    steps = train(chips, parts, settings)
+    while next(steps).update < 2:
+        pass
+    steps.close()
+    finish(train(chips, parts, settings))
+    one, other = (load_checkpoint(run)["model"]["networks"] for run in (whole, parts))
+    for network, weights in one.items():
+        for name, weight in weights.items():
+            torch.testing.assert_close(other[network][name], weight, rtol=1e-4, atol=1e-5)

@@ -144,7 +144,9 @@ def test_a_run_of_two_processes_is_written_once_and_as_by_one(
         assert ours.keys() == theirs.keys()
         assert {name for name in ours if ours[name]} == {name for name in theirs if theirs[name]}
         for name in (name for name in ours if ours[name] and name != "seconds"):
-            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=2e-2, abs=2e-3), name
+            # Scores are decibels, and near 0 a share of one says nothing.
+            near = 0.05 if name.endswith("score") else 2e-3
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=2e-2, abs=near), name
     assert {each.name for each in (folder / model).iterdir()} == {
         each.name for each in alone.iterdir()
     }

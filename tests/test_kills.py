@@ -502,7 +502,8 @@ def test_preempted_at_a_random_moment_a_run_loses_nothing_and_ends_with_the_same
         (os.killpg if group else os.kill)(running.process.pid, signal.SIGTERM)
         status, said = running.finish()
     if status != 143:  # the machine was so busy meanwhile that it was asked too late
-        assert contents(tmp_path) == expected
+        settings = f"{work.output}/config.toml"  # which name the number of workers
+        assert contents(tmp_path) | {settings: None} == expected | {settings: None}
         return
     newest = max(int(path.stem) for path in run.glob("checkpoints/*.pt"))
     assert f"The state after update {newest} is kept. To go on from there:\n" in said

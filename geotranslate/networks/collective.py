@@ -37,7 +37,6 @@ def processes() -> int:
     return distributed.get_world_size() if _together else 1
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def total(values: Tensor) -> Tensor:
     """The sum over all processes, without gradient; alone, the values as they are."""
     if processes() == 1:
@@ -47,7 +46,6 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def gathered(values: Tensor) -> Tensor:
     """The values of all processes, (processes, *shape); gradients find their way back."""
     if processes() == 1:

@@ -1,8 +1,7 @@
 """Batch statistics of all processes that share a batch (`collective`), as of one with all of it.
 
 Where every position is valid, this is as quick as torch's own batch norm and takes no more memory.
-(``nn.SyncBatchNorm`` knows no CPU, no valid positions and no groups.) What exchanges is left alone
-by torch's compiler.
+(``nn.SyncBatchNorm`` knows no CPU, no valid positions and no groups.)
 """
 
 from typing import Any
@@ -38,7 +37,6 @@ def joint_statistics(x: Tensor, valid: Tensor | None, groups: int) -> Statistics
     return of_all
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _joined_statistics(own: Statistics) -> Statistics:
     channels = own.mean.shape[1]
     parts = collective.gathered(torch.cat(own, dim=1))
@@ -60,7 +58,6 @@ def normalize_jointly(
     return normalized
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _normalize_whole(x: Tensor, statistics: Statistics, weight: Tensor, bias: Tensor) -> Tensor:
     like = statistics.mean
     result: Tensor = _JointBatchNorm.apply(

@@ -46,7 +46,12 @@ log = logging.getLogger(__name__)
 
 
 def choose_compile(
-    config: TrainConfig, spec: GeneratorSpec, bands: tuple[int, int], device: torch.device
+    config: TrainConfig,
+    spec: GeneratorSpec,
+    bands: tuple[int, int],
+    device: torch.device,
+    *,
+    alone: bool = True,
 ) -> Literal["on", "off"]:
     """What ``auto`` stands for, by the settings alone, so that a resumed run does the same.
 
@@ -60,6 +65,7 @@ def choose_compile(
         spec: of the generators.
         bands: of A and B.
         device: where to compute.
+        alone: whether no other processes learn with this one.
 
     Raises:
         SettingError: it shall be on, and cannot.
@@ -67,20 +73,27 @@ def choose_compile(
     if config.compile == "off":
         return "off"
     if config.compile == "on":
-        _require_possible(config, device)
+        _require_possible(config, device, alone=alone)
         return "on"
-    if device.type != "cpu" or config.save_memory or not has_amx() or find_compiler() is None:
+    if device.type != "cpu" or config.save_memory or not alone:
+        return "off"
+    if not has_amx() or find_compiler() is None:
         return "off"
     seconds = operations(config, spec, bands) / RATE
     saved = config.updates * seconds * SAVED
     return "on" if saved > MARGIN * SECONDS[config.model] else "off"
 
 
-def _require_possible(config: TrainConfig, device: torch.device) -> None:
+def _require_possible(config: TrainConfig, device: torch.device, *, alone: bool) -> None:
     if config.save_memory:
         raise SettingError(
             "compile is on beside save_memory, but what is computed a second time is not "
             "compiled. Leave out one of them."
+        )
+    if not alone:
+        raise SettingError(
+            "compile is on, but several processes are to learn together, and what they exchange "
+            "within a network cannot be compiled. Say --compile off, or learn with one process."
         )
     if device.type == "mps" or (device.type == "cpu" and find_compiler() is None):
         lacking = "C++ compiler" if device.type == "cpu" else "CPU or NVIDIA GPU"
@@ -131,6 +144,9 @@ def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> Non
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor", UserWarning)
     # And it looks for CUDA's compiler where there is no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    # What else was compiled in this process counts towards a limit; beyond it networks would run as
+    # they are, and a run that is gone on with would not end with the same bytes.
+    torch.compiler.reset()
     log.info("the networks are compiled at their first update, which takes minutes")
     mode = "reduce-overhead" if device.type == "cuda" else None
     for network in networks:

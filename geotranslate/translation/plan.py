@@ -138,7 +138,9 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
         update={"crop": _choose_crop(config, folder), "precision": arithmetic}
     )
     bands = len(folder.domain_a.bands), len(folder.domain_b.bands)
-    compiled = choose_compile(config, generator_spec(config), bands, device)
+    compiled = choose_compile(
+        config, generator_spec(config), bands, device, alone=processes.count == 1
+    )
     config = config.model_copy(update={"compile": compiled})
     losses = loss_config(config)
     if isinstance(losses, CycleGANConfig):

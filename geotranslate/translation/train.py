@@ -185,14 +185,17 @@ def _follow(plan: Plan, crew: Crew) -> None:
     """Learn with the first process, which says from where on and when it ends."""
     learner = Learner(plan, crew.take_state(plan.fingerprint))
     prepare = Preparation(plan.folder.domain_a, plan.folder.domain_b, plan.device)
-    for stored in _stored_batches(plan, learner.update):
+    for stored in _stored_batches(plan, learner.update, _new_cache(plan)):
         with crew.together(prepare(stored)) as batch:
             learner.learn(batch)
 
 
-def _stored_batches(
-    plan: Plan, update: int, cache: ChipCache | None = None
-) -> Iterator[StoredBatch]:
+def _new_cache(plan: Plan) -> ChipCache | None:
+    """Keeps chips in memory; processes that read ahead have no use for it."""
+    return None if plan.workers else ChipCache(plan.cache_bytes)
+
+
+def _stored_batches(plan: Plan, update: int, cache: ChipCache | None) -> Iterator[StoredBatch]:
     """This process's share of the batches that come after an update."""
     samples = plan.processes.share(plan.config.batch)
     return load_batches(
@@ -229,7 +232,7 @@ class _Run:
 
         self.prepare = Preparation(folder.domain_a, folder.domain_b, plan.device)
         # One for what is learned from and for what statistics are taken from.
-        self.cache = None if plan.workers else ChipCache(plan.cache_bytes)
+        self.cache = _new_cache(plan)
         self.batches = training_batches(plan, cache=self.cache)
         stride = next(iter(self.learner.generators.values())).stride
         assert isinstance(stride, int)

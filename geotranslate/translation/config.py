@@ -118,8 +118,8 @@ class TrainConfig(Settings):
     """Crops an update, of all devices together; unset, 4 for pix2pix and 1 for cyclegan."""
 
     accumulate: int = Field(1, ge=1)
-    """Equal parts in which an update's crops are computed, one after the other, so that larger ones
-    fit into memory; batch statistics are those of each part."""
+    """Gradient accumulation: equal parts in which an update's crops are computed, one after the
+    other, so that larger ones fit into memory; batch statistics are those of each part."""
 
     crop: int | None = Field(None, ge=1)
     """Side of the crops in pixels; unset, that of the chips up to 256."""
@@ -203,18 +203,19 @@ class TrainConfig(Settings):
     """Arithmetic of the convolutions: auto is bf16 where the hardware has it."""
 
     compile: Compile = "auto"
-    """Whether the networks are compiled first: auto does it on a CPU where it pays within the run.
-    It takes minutes, and makes updates about a fifth shorter."""
+    """Whether the networks are compiled first: auto does it on a CPU with AMX where it pays within
+    the run. It takes minutes, and makes updates about a fifth shorter there."""
 
     save_memory: bool = False
-    """Compute the generators' layers a second time instead of keeping what lies between them: half
-    the memory, for larger crops, and one more forward pass; what is learned stays the same."""
+    """Gradient checkpointing: compute the generators' layers a second time instead of keeping what
+    lies between them: half the memory, for larger crops, and one more forward pass; what is learned
+    stays the same."""
 
     cache_gb: float | None = Field(None, ge=0)
     """Memory that chips, once read, may fill, in 10**9 bytes; unset, a quarter of what is free."""
 
     workers: int | None = Field(None, ge=0)
-    """Processes that read chips ahead; unset, 0 on the CPU and up to 4 beside a GPU."""
+    """Processes that read chips ahead; unset, 4 beside a GPU whose chips do not fit into memory."""
 
     @model_validator(mode="after")
     def _refuse_uneven_parts(self) -> Self:

@@ -22,7 +22,7 @@ from geotranslate.report.curves import Curve, draw_curve
 from geotranslate.report.places import PlaceMaps, map_chips
 from geotranslate.report.run import RunRecord, read_run
 from geotranslate.report.templates import fill
-from geotranslate.translation.config import TrainConfig
+from geotranslate.translation.config import DECIDED, TrainConfig
 from geotranslate.translation.run_record import REPORT_NAME
 
 
@@ -180,11 +180,14 @@ def _describe_chips(folder: Path) -> Chips:
 
 
 def _changed(settings: Mapping[str, Any]) -> set[str]:
-    """Settings whose value is not the one they have when nobody names it."""
-    fields = TrainConfig.model_fields
-    plain = TrainConfig.model_construct().model_dump(mode="json")
-    return {
+    """Settings whose value is not the one they have when nobody names it.
+
+    Those that the chips, the device or other settings decide then are not among them.
+    """
+    fixed = {
         name
-        for name, value in settings.items()
-        if name in fields and fields[name].default_factory is None and plain[name] != value
+        for name, field in TrainConfig.model_fields.items()
+        if name not in DECIDED and field.default_factory is None
     }
+    plain = TrainConfig.model_construct().model_dump(mode="json")
+    return {name for name in settings.keys() & fixed if settings[name] != plain[name]}

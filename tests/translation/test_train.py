@@ -15,7 +15,7 @@ from geotranslate.networks.build import DiscriminatorSpec, GeneratorSpec
 from geotranslate.translation import train as module
 from geotranslate.translation.bundle import load_bundle, read_bundle_record
 from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
-from geotranslate.translation.config import ONLY_FOR, TrainConfig
+from geotranslate.translation.config import DECIDED, ONLY_FOR, TrainConfig
 from geotranslate.translation.cyclegan import CycleGANConfig
 from geotranslate.translation.log import read_log
 from geotranslate.translation.pix2pix import Pix2Pix, Pix2PixConfig
@@ -188,6 +188,14 @@ def test_bands_that_are_not_there_are_refused_before_anything_is_written(make_ch
 def test_the_record_holds_the_arithmetic_that_auto_stood_for(make_chips):
     plan = plan_training(make_chips(), config(precision="auto"))
     assert plan.work()["precision"] == plan.arithmetic == plan.config.precision != "auto"
+
+
+@pytest.mark.parametrize("model", KIND)
+def test_what_a_run_decides_for_itself_is_known(make_chips, model):
+    opened = TrainConfig(model=model)
+    settings = plan_training(make_chips(), opened).config.settings()
+    before = opened.settings()
+    assert {name for name in settings if settings[name] != before.get(name)} == DECIDED
 
 
 def test_settings_without_effect_may_differ(make_chips, tmp_path):

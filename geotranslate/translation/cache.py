@@ -16,6 +16,9 @@ FREE_SHARE = 0.25
 UNKNOWN = 4 * 10**9
 """Bytes taken to be free where the system does not tell."""
 
+UNLIMITED = 2**63
+"""Bytes, more than any machine has."""
+
 
 class ChipCache:
     """Reads chips and keeps them until they fill the memory they may.
@@ -75,7 +78,7 @@ def cache_limit(cache_gb: float | None) -> int:
 
 def free_memory() -> int:
     """Bytes of main memory that this process can still have."""
-    return min(_free_on_machine(), _free_in_container())
+    return min(_free_on_machine(), _free_in_groups())
 
 
 def _free_on_machine() -> int:
@@ -89,11 +92,40 @@ def _free_on_machine() -> int:
     return UNKNOWN
 
 
-def _free_in_container(folder: Path = Path("/sys/fs/cgroup")) -> int:
-    """What a container's limit leaves, by version 2 of Linux's control groups."""
+def _free_in_groups(root: Path = Path("/")) -> int:
+    """What the limits of Linux's control groups leave: those of a container, of a SLURM job.
+
+    A process may take as much as its own group and each group above it have left.
+
+    Args:
+        root: holds ``proc`` and ``sys``.
+    """
     try:
-        limit = (folder / "memory.max").read_text(encoding="utf-8").strip()
-        used = (folder / "memory.current").read_text(encoding="utf-8").strip()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return 2**63
-    return 2**63 if limit == "max" else max(int(limit) - int(used), 0)
+        return UNLIMITED
+    free, mounted = UNLIMITED, root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, names = mounted, ("memory.max", "memory.current")
+        elif controllers == "memory":
+            top, names = mounted / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        # A container may see its own group as the top while the path is that of the machine.
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                free = min(free, _left_in_group(folder, *names))
+    return free
+
+
+def _left_in_group(folder: Path, limit: str, used: str) -> int:
+    """What one control group has left, by the names of its files."""
+    try:
+        most = (folder / limit).read_text(encoding="utf-8").strip()
+        taken = (folder / used).read_text(encoding="utf-8").strip()
+    except OSError:
+        return UNLIMITED
+    return UNLIMITED if most == "max" else max(int(most) - int(taken), 0)

@@ -1,11 +1,18 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from geotranslate.chips.file import read_chip
 from geotranslate.chips.folder import open_chips
-from geotranslate.translation.cache import ChipCache, _free_in_container, chip_bytes, free_memory
+from geotranslate.translation.cache import (
+    UNLIMITED,
+    ChipCache,
+    _free_in_groups,
+    chip_bytes,
+    free_memory,
+)
 from geotranslate.translation.data import TrainingBatches, load_batches
 from geotranslate.translation.plan import GPU_WORKERS, plan_training
 from tests.translation.runs import config
@@ -65,10 +72,55 @@ def test_workers_read_only_what_does_not_fit_into_memory(make_chips):
     assert plan_training(plan.folder.path, config(cache_gb=1.5)).cache_bytes == 1.5e9
 
 
-def test_a_containers_limit_counts(tmp_path):
-    assert 0 < free_memory() <= _free_in_container()
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    assert _free_in_container(tmp_path) == 3000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _free_in_container(tmp_path) > 10**18
+LIMIT_AND_USED = {
+    "": ("memory.max", "memory.current"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+
+
+@pytest.fixture
+def make_system(tmp_path):
+    """Writes what Linux tells of a process's groups: its line, and (limit, used) by path."""
+
+    def make(line, groups, *, controller=""):
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(f"9:cpu,cpuacct:/elsewhere\n{line}\n")
+        for path, figures in groups.items():
+            folder = tmp_path / "sys/fs/cgroup" / controller / path
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, figure in zip(LIMIT_AND_USED[controller], figures, strict=True):
+                (folder / name).write_text(f"{figure}\n")
+        return tmp_path
+
+    return make
+
+
+JOB = "system.slice/slurmstepd.scope/job_7"
+
+
+@pytest.mark.parametrize(
+    ("groups", "free"),
+    [
+        ({JOB: (5000, 2000), f"{JOB}/step_0/task_0": ("max", 2000)}, 3000),
+        ({JOB: (5000, 2000), f"{JOB}/step_0/task_0": (2500, 1900)}, 600),
+        ({"system.slice": (10**6, 10**6 - 50), JOB: (5000, 2000)}, 50),
+        ({JOB: (5000, 5001)}, 0),
+        ({f"{JOB}/step_1": (10, 10), "system.slice/else": (10, 10), JOB: (5000, 1)}, 4999),
+        ({"": (7000, 2000)}, 5000),  # a container that sees its own group alone
+        ({"": ("max", 2000), JOB: ("max", 2000)}, UNLIMITED),
+        ({}, UNLIMITED),
+    ],
+)
+def test_the_least_that_groups_have_left_counts(make_system, groups, free):
+    assert _free_in_groups(make_system(f"0::/{JOB}/step_0/task_0", groups)) == free
+
+
+def test_groups_of_version_1_count(make_system):
+    groups = {"": (2**63 - 4096, 9000), "slurm/job_7": (5000, 2000), "slurm/job_8": (1, 1)}
+    system = make_system("4:memory:/slurm/job_7/step_0", groups, controller="memory")
+    assert _free_in_groups(system) == 3000
+
+
+def test_this_machine_has_free_memory_within_its_groups(tmp_path):
+    assert 0 < free_memory() <= _free_in_groups()
+    assert _free_in_groups(tmp_path) == UNLIMITED

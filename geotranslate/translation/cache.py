@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class ChipCache:
     """Reads chips and keeps them until they fill the memory they may.
 
     In an epoch each chip is read once, so throwing out old ones for new ones would serve nobody:
-    those that were kept stay, the others are read again each time.
+    those that were kept stay, the others are read again each time. Threads may share it.
 
     Attributes:
         limit: bytes that may be kept.
@@ -34,6 +35,7 @@ class ChipCache:
     def __init__(self, limit: int) -> None:
         self.limit, self.used = limit, 0
         self._kept: dict[Path, ChipPixels] = {}
+        self._counting = Lock()
 
     def read(self, path: Path) -> ChipPixels:
         """The pixels of a chip's file, as `read_chip` gives them; not to be written to.
@@ -46,9 +48,11 @@ class ChipCache:
             return kept
         chip = _compact(read_chip(path))
         size = chip.pixels.nbytes + (chip.valid.size if chip.valid.strides != (0, 0) else 0)
-        if self.used + size <= self.limit:
-            self._kept[path] = chip
-            self.used += size
+        with self._counting:
+            # Another thread may have read the same chip meanwhile.
+            if path not in self._kept and self.used + size <= self.limit:
+                self._kept[path] = chip
+                self.used += size
         return chip
 
 
@@ -60,13 +64,11 @@ def _compact(chip: ChipPixels) -> ChipPixels:
 
 
 def chip_bytes(folder: ChipFolder) -> int:
-    """Bytes of all training chips in memory; where pixels are missing it is a little more."""
-    side = folder.chip_size
+    """Bytes that all training chips take in memory at most: each with a mask of missing pixels."""
     return sum(
         len(folder.files(name, "train"))
-        * side**2
-        * len(domain.bands)
-        * np.dtype(domain.dtype).itemsize
+        * folder.chip_size**2
+        * (len(domain.bands) * np.dtype(domain.dtype).itemsize + np.dtype(bool).itemsize)
         for name, domain in (("a", folder.domain_a), ("b", folder.domain_b))
     )
 

@@ -1,4 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 
 from geotranslate.chips.file import read_chip
 from geotranslate.chips.folder import open_chips
+from geotranslate.translation import cache as module
 from geotranslate.translation.cache import (
     UNLIMITED,
     ChipCache,
@@ -15,7 +18,7 @@ from geotranslate.translation.cache import (
 )
 from geotranslate.translation.data import TrainingBatches, load_batches
 from geotranslate.translation.plan import GPU_WORKERS, plan_training
-from tests.translation.runs import config
+from tests.translation.runs import FOLDERS, config
 
 
 def same_chip(one, other):
@@ -45,6 +48,38 @@ def test_no_more_is_kept_than_may_be(make_raster):
     assert cache.used == 3 * 64
 
 
+def test_a_chip_that_two_threads_read_is_counted_once(make_raster, monkeypatch):
+    path = make_raster("0.tif", np.ones((1, 8, 8), "uint8"))
+    both_read = Barrier(2)
+
+    def read_together(path):
+        both_read.wait(timeout=60)
+        return read_chip(path)
+
+    monkeypatch.setattr(module, "read_chip", read_together)
+    cache = ChipCache(10**6)
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(cache.read, [path, path])
+    assert same_chip(one, other)
+    assert cache.used == 64
+
+
+def test_all_chips_fit_into_the_bytes_that_are_said_even_where_pixels_are_missing(make_raster):
+    valid = np.ones((8, 8), bool)
+    valid[0, 0] = False
+    for name in FOLDERS["pairs"]:
+        for number in range(3):
+            pixels = np.full((2, 8, 8), number, "uint16")
+            path = make_raster(f"chips/{name}/{number}.tif", pixels, valid=valid, col=50 * number)
+    folder = open_chips(path.parents[1])
+    kept = ChipCache(10**6)
+    files = [file for name in "ab" for file in folder.files(name, "train")]
+    for file in files:
+        kept.read(file)
+    assert files
+    assert kept.used == chip_bytes(folder) == len(files) * 64 * (2 * 2 + 1)
+
+
 def test_batches_are_the_same_whether_kept_or_not(make_chips):
     folder = open_chips(make_chips())
     words = {"paired": True, "crop": 16, "batch": 3, "seed": 1}
@@ -57,7 +92,7 @@ def test_batches_are_the_same_whether_kept_or_not(make_chips):
         for one, other in zip(batch, plain[update], strict=True):
             assert torch.equal(one.pixels, other.pixels)
             assert (one.valid, one.turns) == (other.valid, other.turns)
-    assert kept.used == chip_bytes(folder)
+    assert kept.used == len(folder.files("a", "train")) * 36**2 * (2 * 4 + 3)
 
 
 def test_workers_read_only_what_does_not_fit_into_memory(make_chips):

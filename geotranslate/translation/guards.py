@@ -113,11 +113,13 @@ def input_copy(signs: Signs) -> str | None:
     """The translation is nearer to the input than to the truth, and is a copy.
 
     A copy shows what varies in the input, which a flat picture does not, and comes no closer to the
-    truth than the input, as translations do where both sides look alike.
+    truth than the input, as translations do where both sides look alike. Where they are alike from
+    the beginning, what is still further from the input than the truth is was not copied from it.
     """
+    nearer = signs.to_input < min(signs.to_truth, signs.input_to_truth)
     copied = signs.to_input < SHOWN * signs.input_to_flat
     no_closer = signs.to_truth >= NO_CLOSER * signs.input_to_truth
-    if not (signs.to_input < signs.to_truth and copied and no_closer):
+    if not (nearer and copied and no_closer):
         return None
     mend = "a higher --l1 and --pool-l2" if math.isnan(signs.cycle) else "a lower --cycle"
     return (

@@ -40,7 +40,7 @@ from geotranslate.translation.signs import (
 )
 from geotranslate.translation.train import learn, train
 from geotranslate.translation.validation import _rounded, _Way
-from tests.translation.runs import config, finish
+from tests.translation.runs import KIND, config, finish
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -180,6 +180,16 @@ def test_an_image_that_is_alike_on_both_sides_is_no_copy_as_long_as_it_gets_near
         observer.see(Shown(near(optical), 0.97 * optical, optical, valid, valid))
     assert observer.signs().likeness > 0.99
     assert fired(observer.signs()) == set()
+
+
+@pytest.mark.parametrize(("error", "found"), [(0.1, set()), (0.005, {"input copy"})])
+def test_where_both_sides_are_nearly_one_image_only_what_is_nearer_is_a_copy(places, error, found):
+    observer = Observer("A to B", domain("R", "G", "B"), paired=True)
+    valid = np.ones((48, 48), bool)
+    for _, optical in places:
+        observer.see(Shown(optical, optical - error, optical + 0.02, valid, valid))
+    assert observer.signs().to_input < observer.signs().to_truth
+    assert fired(observer.signs()) == found
 
 
 def test_exchanged_dark_and_bright_are_noticed_without_pairs_where_that_can_be_known(places):
@@ -390,11 +400,14 @@ def test_every_guard_says_what_why_and_what_to_do_in_one_sentence(places, tmp_pa
 # Through a run -----------------------------------------------------------------------------------
 
 
-def test_a_healthy_run_says_nothing(make_chips, tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", KIND)
+def test_a_healthy_run_says_nothing(make_chips, tmp_path, monkeypatch, model):
     monkeypatch.setattr(module, "GRACE", 10)
-    words = config(updates=40, checkpoint_every=20)
-    steps = list(train(make_chips(count=40), tmp_path / "run", words))
-    assert [step for step in steps if step.warnings] == []
+    monkeypatch.setattr(train_module, "LOG_EVERY", 2)
+    words = config(model=model, updates=2 * (ROWS + 10), checkpoint_every=60, samples_every=120)
+    steps = list(train(make_chips(KIND[model], count=40), tmp_path / "run", words))
+    assert sum(bool(step.row) for step in steps) == ROWS + 10
+    assert [step.warnings for step in steps if step.warnings] == []
     assert not (tmp_path / "run" / "guards.csv").exists()
 
 

@@ -11,11 +11,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from geotranslate.choices import GanLoss
+from geotranslate.choices import DiscriminatorNorm, GanLoss
 from geotranslate.translation.log import Log
 
 if TYPE_CHECKING:
@@ -249,14 +250,23 @@ def explosion(losses: Sequence[Row], chance: float) -> dict[str, str]:
     return said
 
 
-def won(losses: Sequence[Row], chance: float) -> dict[str, str]:
-    """By loss: what is said of a discriminator that is never wrong."""
+def won(
+    losses: Sequence[Row], chance: float, norm: DiscriminatorNorm = "spectral"
+) -> dict[str, str]:
+    """By loss: what is said of a discriminator that is never wrong.
+
+    Args:
+        losses: rows of the log, the newest last.
+        chance: the loss of a discriminator that guesses.
+        norm: the discriminator's.
+    """
     if len(losses) < WON_ROWS:
         return {}
+    calmer = "a lower --learning-rate" if norm == "spectral" else "--discriminator-norm spectral"
     return {
         name: f"the discriminator has won: its loss {name} has stayed below {WON * chance:.2g} for "
         f"{WON_ROWS} rows of the log, so that the generator learns nothing more from it: begin "
-        "anew with a smaller --discriminator-width, --discriminator-norm spectral, or more chips"
+        f"anew with a smaller --discriminator-width, {calmer}, or more chips"
         for name in _discriminators(losses)
         if max(_values(losses[-WON_ROWS:], name)) < WON * chance
     }
@@ -296,16 +306,25 @@ OF_LOSSES: dict[str, Callable[[Sequence[Row], float], dict[str, str]]] = {
 class Guards:
     """What watches one run, and remembers what it needs to go on as if never interrupted."""
 
-    def __init__(self, run: Path, gan_loss: GanLoss, state: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        run: Path,
+        gan_loss: GanLoss,
+        state: Mapping[str, Any] | None = None,
+        *,
+        norm: DiscriminatorNorm = "spectral",
+    ) -> None:
         """Begin to watch.
 
         Args:
             run: the run folder.
             gan_loss: what the discriminators are asked.
             state: a `state` to go on from.
+            norm: in the discriminators; none that they have already is advised.
         """
         self._log = Log(run / NAME)
         self._chance = CHANCE[gan_loss]
+        self._of_losses = OF_LOSSES | {"discriminator won": partial(won, norm=norm)}
         self._losses: list[dict[str, float]] = list(state["losses"]) if state else []
         self._firing: set[str] = set(state["firing"]) if state else set()
 
@@ -318,7 +337,7 @@ class Guards:
         self._losses = [*self._losses, dict(losses)][-ROWS:]
         said = {
             (guard, name): sentence
-            for guard, look in OF_LOSSES.items()
+            for guard, look in self._of_losses.items()
             for name, sentence in look(self._losses, self._chance).items()
         }
         return self._tell(update, OF_LOSSES, said)

@@ -243,7 +243,12 @@ class _Run:
         self.losses = RecentLosses(run, losses)
         self.mean: dict[str, float] = {}
         self.log = Log(run / LOG_NAME)
-        self.guards = Guards(run, plan.config.gan_loss, state and state["guards"])
+        self.guards = Guards(
+            run,
+            plan.config.gan_loss,
+            state and state["guards"],
+            norm=plan.config.discriminator_norm,
+        )
         self.session = begin_session(
             plan.device,
             plan.arithmetic,

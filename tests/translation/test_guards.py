@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from geotranslate.chips.file import read_chip
+from geotranslate.choices import DISCRIMINATOR_NORMS
 from geotranslate.errors import TrainingError
 from geotranslate.raster.domain import Band, Domain
 from geotranslate.translation import guards as module
@@ -332,6 +333,17 @@ def test_a_discriminator_that_is_never_wrong_has_won(tmp_path):
     assert won(rows[1:], LSGAN) == {}
     assert won([{"d_b": 0.2}, *rows[1:]], LSGAN) == {}
     assert said_of(rows * 3, tmp_path) == ["discriminator won"]
+
+
+@pytest.mark.parametrize("norm", DISCRIMINATOR_NORMS)
+def test_a_norm_that_the_discriminator_has_is_not_advised(make_chips, tmp_path, monkeypatch, norm):
+    monkeypatch.setattr(module, "WON_ROWS", 1)
+    monkeypatch.setattr(module, "WON", math.inf)
+    words = config(updates=1, discriminator_norm=norm)
+    said = [each for step in train(make_chips(), tmp_path / "run", words) for each in step.warnings]
+    (sentence,) = [each.sentence for each in said if each.guard == "discriminator won"]
+    assert ("--discriminator-norm spectral" in sentence) == (norm != "spectral")
+    assert ("--learning-rate" in sentence) == (norm == "spectral")
 
 
 @pytest.mark.parametrize("gan_loss", CHANCE)

@@ -107,6 +107,7 @@ def train(
     from geotranslate.translation.plan import plan_training
     from geotranslate.translation.resumption import plan_resumption
     from geotranslate.translation.run_record import REPORT_NAME
+    from geotranslate.translation.sessions import memory_in_words, peak_device_memory, peak_memory
     from geotranslate.translation.tensorboard import watched
     from geotranslate.translation.train import learn
 
@@ -162,6 +163,8 @@ def train(
         with progress("Training", updates, unit="update", quiet=quiet) as bar, closing(learning):
             done = _follow(steps, bar, quiet=quiet)
     except KeyboardInterrupt:
+        if held := memory_in_words(plan.device):
+            say(held)
         _say_how_to_go_on(run)
         raise
     except LostError:
@@ -174,14 +177,15 @@ def train(
     record = read_bundle_record(run)
     model, seconds = run / FOLDER, time.monotonic() - start
     if done:
-        sentence = f"Trained {counted(done, 'update')} in {duration(seconds)}"
+        held = memory_in_words(plan.device)
+        sentence = f"Trained {counted(done, 'update')} in {duration(seconds)}. {held}".rstrip()
     else:
-        sentence = f"{run} was finished before, by the same words: nothing to do"
+        sentence = f"{run} was finished before, by the same words: nothing to do."
     figures = ", ".join(f"{name} {value:.3g}" for name, value in record.figures.items())
     warnings = read_guards(run)
     fired = f" Guards fired: {', '.join(each.guard for each in warnings)}." if warnings else ""
     finish(
-        f"{sentence}. {model} holds the generators of update {record.updates}"
+        f"{sentence} {model} holds the generators of update {record.updates}"
         f"{f' ({figures})' if figures else ''}.{fired} {page} shows how it went.\n"
         f"Next: geotranslate predict {shlex.quote(str(run))} SCENE -o OUT.tif",
         {
@@ -194,6 +198,8 @@ def train(
             "figures": record.figures,
             "guards": [vars(each) for each in warnings],
             "seconds": seconds,
+            "memory_bytes": peak_memory(),
+            "device_memory_bytes": peak_device_memory(plan.device),
         },
         as_json=as_json,
     )
@@ -214,13 +220,16 @@ def _learn_along(plan: Plan, run: Path) -> None:
 
 
 def _describe(plan: Plan) -> str:
+    """What a run will do, in a line for each matter."""
     config, folder = plan.config, plan.folder
     count_a, count_b = (len(folder.files(domain, "train")) for domain in "ab")
     paired = config.model == "pix2pix"
     heaps = counted(count_a, "pair") if paired else f"{count_a} and {counted(count_b, 'chip')}"
+    compiling = "\nThe networks are compiled at the first update, which takes minutes."
+    compiling = compiling if config.compile == "on" else ""
     return (
         f"{config.model} from {heaps}: {counted(config.updates, 'update')} of {config.batch} x "
-        f"{config.crop} px, on {_where(plan)} in {plan.arithmetic}."
+        f"{config.crop} px, on {_where(plan)} in {plan.arithmetic}.\n{plan.reading}{compiling}"
     )
 
 

@@ -46,8 +46,8 @@ def check_room(output: Path, most: float, *, least: float = 0) -> None:
     free = shutil.disk_usage(folder).free
     if free < least:
         raise OutputError(
-            f"{output} needs {_spell(least)} at the very least, and its disk has room for "
-            f"{_spell(free)}: it would be full before the end. Make room, choose an output on "
+            f"{output} needs {spell_bytes(least)} at the very least, and its disk has room for "
+            f"{spell_bytes(free)}: it would be full before the end. Make room, choose an output on "
             "another disk, or ask for a smaller part."
         )
     if free < most:
@@ -55,10 +55,11 @@ def check_room(output: Path, most: float, *, least: float = 0) -> None:
             "%s needs up to %s on the way, if its pixels hardly compress, and its disk has room "
             "for %s; should it become full, make room and run the same command again",
             output,
-            _spell(most),
-            _spell(free),
+            spell_bytes(most),
+            spell_bytes(free),
         )
 
 
-def _spell(size: float) -> str:
+def spell_bytes(size: float) -> str:
+    """Bytes as people say them: 3.9 MB, 5.8 GB."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -42,8 +42,6 @@ SECONDS: dict[ModelName, float] = {"pix2pix": 40.0, "cyclegan": 75.0}
 MARGIN = 2.0
 """How many times what it takes compiling must save before it is done unasked."""
 
-log = logging.getLogger(__name__)
-
 
 def choose_compile(
     config: TrainConfig,
@@ -147,7 +145,6 @@ def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> Non
     # What else was compiled in this process counts towards a limit; beyond it networks would run as
     # they are, and a run that is gone on with would not end with the same bytes.
     torch.compiler.reset()
-    log.info("the networks are compiled at their first update, which takes minutes")
     mode = "reduce-overhead" if device.type == "cuda" else None
     for network in networks:
         network.compile(dynamic=False, mode=mode)

@@ -18,6 +18,7 @@ from geotranslate.networks.build import (
     build_discriminator,
     build_generator,
 )
+from geotranslate.raster.disk import spell_bytes
 from geotranslate.translation.cache import cache_limit, chip_bytes
 from geotranslate.translation.compiling import choose_compile
 from geotranslate.translation.config import LARGEST_CROP, WITHOUT_EFFECT, TrainConfig
@@ -80,15 +81,13 @@ class Plan:
 
     @property
     def reading(self) -> str:
-        """How chips are read, in words."""
-        if self.workers:
-            return f"{self.workers} processes read chips ahead"
+        """How chips are read, as a sentence."""
         needed, limit = chip_bytes(self.folder), self.cache_bytes
-        share = "all" if needed <= limit else f"{limit / max(needed, 1):.0%}"
-        return (
-            f"of {needed / 1e9:.2g} GB of training chips {share} can stay in memory once read, "
-            f"which may fill {limit / 1e9:.2g} GB"
-        )
+        chips = f"Chips: {spell_bytes(needed)}"
+        if self.workers:
+            return f"{chips}, read ahead by other processes ({self.workers})."
+        share = "all" if needed <= limit else f"{limit / needed:.0%} of them"
+        return f"{chips}, {share} kept in memory once read (limit {spell_bytes(limit)})."
 
     def work(self) -> dict[str, Any]:
         """What must be the same for a run to be continued, as JSON values."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from geotranslate import __version__
+from geotranslate.raster.disk import spell_bytes
 from geotranslate.raster.output import write_bytes
 
 if TYPE_CHECKING:
@@ -85,15 +86,12 @@ def keep_session(run: Path, session: Session, device: torch.device, update: int)
     Raises:
         OutputError: the folder cannot be written.
     """
-    import torch
-
-    on_gpu = device.type == "cuda"
     now = session.model_copy(
         update={
             "last_update": update,
             "seconds": round((datetime.now(UTC) - session.began).total_seconds(), 1),
             "memory_bytes": peak_memory(),
-            "device_memory_bytes": torch.cuda.max_memory_reserved(device) if on_gpu else None,
+            "device_memory_bytes": peak_device_memory(device),
         }
     )
     # The run may have been cut back into what earlier sessions did.
@@ -124,14 +122,19 @@ def cpu_name() -> str:
 
 
 def memory_in_words(device: torch.device) -> str:
-    """How much memory this process held at most, for people."""
+    """How much memory this process held at most, as a sentence; "" where no system tells."""
+    held, beside = peak_memory(), peak_device_memory(device)
+    words = [] if held is None else [spell_bytes(held)]
+    if beside is not None:
+        words.append(f"{spell_bytes(beside)} of the GPU's")
+    return f"It held at most {' and '.join(words)} of memory." if words else ""
+
+
+def peak_device_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory that this process held at most; None without one."""
     import torch
 
-    held = peak_memory()
-    words = [] if held is None else [f"{held / 1e9:.2f} GB"]
-    if device.type == "cuda":
-        words.append(f"{torch.cuda.max_memory_reserved(device) / 1e9:.2f} GB of the GPU's")
-    return f"memory at its peak: {' and '.join(words) or 'not told by this system'}"
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
 
 
 def peak_memory() -> int | None:

@@ -56,7 +56,7 @@ from geotranslate.translation.resumption import plan_resumption
 from geotranslate.translation.run_folder import claim_run, record_work
 from geotranslate.translation.run_record import SAMPLES
 from geotranslate.translation.samples import draw_samples
-from geotranslate.translation.sessions import begin_session, keep_session, memory_in_words
+from geotranslate.translation.sessions import begin_session, keep_session
 from geotranslate.translation.show import Show
 from geotranslate.translation.validation import (
     BEST,
@@ -258,7 +258,6 @@ class _Run:
 
     def go(self) -> Iterator[Progress]:
         """Learn to the end; stopped between two updates, keep what was learned so far."""
-        log.info("%s", self.plan.reading)
         try:
             if self.recorded < self.learner.update:
                 yield self._record()
@@ -267,7 +266,6 @@ class _Run:
                     losses = self.learner.learn(batch)
                     self.losses.add(self.learner.update, losses)
                 yield self._record()
-            log.info("%s", memory_in_words(self.plan.device))
         except (KeyboardInterrupt, GeneratorExit, LostError):
             if not self.crew.within:
                 self._keep_state()

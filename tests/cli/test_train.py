@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import tomllib
 
@@ -13,6 +14,7 @@ from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import TrainingBatches
 from geotranslate.translation.lr_find import Trial
 from geotranslate.translation.pix2pix import Pix2Pix
+from geotranslate.translation.sessions import read_sessions
 
 TINY = "--width 4 --blocks 1 --discriminator-width 4 --crop 24 --device cpu --precision float32"
 
@@ -45,9 +47,12 @@ def test_a_run_says_what_it_does_and_what_came_of_it(chips, tmp_path, monkeypatc
     out = tmp_path / "run"
     done = run("-o", out, chips, TINY, "--updates 30 --checkpoint-every 30")
     assert done.exit_code == 0, done.output
-    assert "pix2pix from 3 pairs: 30 updates of 4 x 24 px, on cpu in float32." in done.stderr
+    assert "pix2pix from 3 pairs: 30 updates of 4 x 24 px, on cpu in float32.\n" in done.stderr
+    assert "\nChips: 0.0 MB, all kept in memory once read (limit " in done.stderr
+    assert "compiled" not in done.stderr
     assert "the rest about" in done.stderr
     assert "Trained 30 updates in" in done.stdout
+    assert re.search(r"It held at most [\d.]+ [MG]B of memory\.", done.stdout)
     assert "Guards fired: clipping. " in done.stdout
     assert f"{out / 'model'} holds the generators of update 30" in done.stdout
     assert f"geotranslate predict {out} SCENE" in done.stdout
@@ -82,6 +87,9 @@ def test_json_is_one_line_and_nothing_else(chips, tmp_path):
     assert record["model"] == str(tmp_path / "run" / "model")
     assert record["report"] == str(tmp_path / "run" / "report.html")
     assert "psnr8" in record["figures"]
+    (session,) = read_sessions(tmp_path / "run")
+    assert record["memory_bytes"] >= session.memory_bytes > 0
+    assert record["device_memory_bytes"] is None
 
 
 def test_quiet_says_only_what_came_of_it_and_events_go_with_the_run(chips, tmp_path):
@@ -147,6 +155,7 @@ def test_an_interrupted_run_says_how_to_go_on(chips, tmp_path, monkeypatch):
     words = "-o", out, chips, *TINY.split(), "--updates", "4"
     stopped = CliRunner().invoke(train, [str(word) for word in words])
     assert stopped.exit_code == 1  # of click alone; `geotranslate` leaves with 130
+    assert "It held at most " in stopped.stderr
     assert "The state after update 3 is kept. To go on from there:\n" in stopped.stderr
     assert f"geotranslate train --resume '{out}'\n" in stopped.stderr
     again = CliRunner().invoke(train, [str(word) for word in words])

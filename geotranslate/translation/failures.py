@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from geotranslate.errors import LostError, SettingError, TrainingError
@@ -10,18 +11,31 @@ from geotranslate.translation.plan import Plan
 
 
 def out_of_memory(plan: Plan, run: Path) -> SettingError:
-    """Memory ran out; a run goes on with the settings of its checkpoints only."""
-    found = list_checkpoints(run)
-    crops = len(plan.processes.share(plan.config.batch))
-    what = f"{crops} crops of {plan.crop} px at once do not fit into the memory of {plan.device}"
+    """Memory ran out; past a checkpoint a run goes on with the same crops and networks only."""
+    found, config = list_checkpoints(run), plan.config
+    share = len(plan.processes.share(config.batch))
+    crops = share // config.accumulate
+    many, they = ("crop", "it") if crops == 1 else ("crops", "they")
+    what = (
+        f"{crops} {many} of {plan.crop} px at once {'does' if crops == 1 else 'do'} not fit into "
+        f"the memory of {plan.device}"
+    )
+    saving = []
+    if not config.save_memory:
+        saving.append("--save-memory" + " --compile off" * (config.compile == "on"))
+    finer = [each for each in range(config.accumulate + 1, share + 1) if share % each == 0]
     if not found:
-        return SettingError(f"{what}. Choose a smaller --batch, --crop or --width.")
+        saving += [f"--accumulate {each}" for each in finer[:1]]
+        ways = f"Say {' or '.join(saving)}, or choose" if saving else "Choose"
+        return SettingError(f"{what}. {ways} a smaller --batch, --crop or --width.")
+    saving += [f"--set accumulate={each}" for each in finer[:1]]
+    sparing = f", with less memory ({' or '.join(saving)})" if saving else ""
     return SettingError(
-        f"{what}, though they did up to the checkpoint of update {found[0][0]}: most likely "
-        "another program takes its share. End that and run the same command again, or go on "
-        f"elsewhere with `geotranslate train --resume {run} --device ...`. A smaller --batch, "
-        "--crop or --width is another run: say --overwrite as well to start over, or choose "
-        "another folder."
+        f"{what}, though {they} did up to the checkpoint of update "
+        f"{found[0][0]}: most likely another program takes its share. End that and run the same "
+        f"command again, or go on with `geotranslate train --resume {shlex.quote(str(run))}`"
+        f"{sparing} or elsewhere (--device). A smaller --batch, --crop or --width is another run: "
+        "say --overwrite as well to start over, or choose another folder."
     )
 
 

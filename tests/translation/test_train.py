@@ -17,6 +17,7 @@ from geotranslate.translation.bundle import load_bundle, read_bundle_record
 from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
 from geotranslate.translation.config import DECIDED, ONLY_FOR, TrainConfig
 from geotranslate.translation.cyclegan import CycleGANConfig
+from geotranslate.translation.failures import out_of_memory
 from geotranslate.translation.log import read_log
 from geotranslate.translation.pix2pix import Pix2Pix, Pix2PixConfig
 from geotranslate.translation.plan import plan_training
@@ -264,8 +265,16 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(make_chips, tmp_
 @pytest.mark.parametrize(
     ("fails_at", "mend"),
     [
-        (2, r"memory of cpu\. Choose a smaller --batch, --crop or --width\.$"),
-        (4, r"did up to the checkpoint of update 2.*run the same command again.* --overwrite"),
+        (
+            2,
+            r"^4 crops .* memory of cpu\. Say --save-memory or --accumulate 2, or choose a smaller "
+            r"--batch, --crop or --width\.$",
+        ),
+        (
+            4,
+            r"did up to the checkpoint of update 2.*run the same command again.* --resume .*run`, "
+            r"with less memory \(--save-memory or --set accumulate=2\) or .* --overwrite",
+        ),
     ],
 )
 def test_memory_that_runs_out_is_said_with_what_helps_then(
@@ -285,12 +294,29 @@ def test_memory_that_runs_out_is_said_with_what_helps_then(
         finish(train(chips, run, config(checkpoint_every=2)))
     # What is advised does help.
     if fails_at == 2:
-        assert finish(train(chips, run, config(batch=2))).update == 4
+        settings = {"updates": 1, "save_memory": True, "accumulate": 2}
+        assert finish(train(chips, run, config(**settings))).update == 1
+        assert finish(train(chips, run, config(batch=2), overwrite=True)).update == 4
     else:
         assert next(resume(run, device="cpu")).update == 3
+        assert next(resume(run, save_memory=True, changes={"accumulate": 2})).update == 4
         with pytest.raises(OutputError, match="batch was 4 and is now 2"):
             finish(train(chips, run, config(checkpoint_every=2, batch=2)))
         assert finish(train(chips, run, config(batch=2), overwrite=True)).update == 4
+
+
+def test_what_does_not_fit_are_the_crops_of_one_part_of_one_process(make_chips, tmp_path):
+    def said(**settings):
+        plan = plan_training(make_chips(), config(batch=12, **settings))
+        return str(out_of_memory(plan, tmp_path / "run"))
+
+    assert said(accumulate=3).startswith("4 crops of 32 px at once do not fit")
+    assert "--accumulate 4," in said(accumulate=3)
+    assert said(accumulate=3, devices=2).startswith("2 crops ")
+    assert "Say --save-memory or --accumulate 6, or" in said(accumulate=3, devices=2)
+    last = said(accumulate=12, save_memory=True)
+    assert last.startswith("1 crop of 32 px at once does not fit")
+    assert last.endswith("cpu. Choose a smaller --batch, --crop or --width.")
 
 
 def test_a_rate_far_too_high_is_caught_before_a_bad_model_is_kept(make_chips, tmp_path):

@@ -226,7 +226,7 @@ def _describe(plan: Plan) -> str:
     paired = config.model == "pix2pix"
     heaps = counted(count_a, "pair") if paired else f"{count_a} and {counted(count_b, 'chip')}"
     compiling = "\nThe networks are compiled at the first update, which takes minutes."
-    compiling = compiling if config.compile == "on" else ""
+    compiling = compiling if plan.compiled else ""
     return (
         f"{config.model} from {heaps}: {counted(config.updates, 'update')} of {config.batch} x "
         f"{config.crop} px, on {_where(plan)} in {plan.arithmetic}.\n{plan.reading}{compiling}"

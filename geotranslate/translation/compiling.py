@@ -12,7 +12,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from torch import nn
@@ -50,8 +49,10 @@ def choose_compile(
     device: torch.device,
     *,
     alone: bool = True,
-) -> Literal["on", "off"]:
-    """What ``auto`` stands for, by the settings alone, so that a resumed run does the same.
+) -> bool:
+    """Whether to compile: ``auto`` decides by settings and machine alone, without a measurement.
+
+    So a run that goes on with the same settings on the same machine does the same.
 
     Compiling pays where ``updates x seconds of an update x SAVED > MARGIN x SECONDS``; the seconds
     follow from the generators' operations, which are nine tenths of all. On CPUs without AMX, where
@@ -69,24 +70,23 @@ def choose_compile(
         SettingError: it shall be on, and cannot.
     """
     if config.compile == "off":
-        return "off"
+        return False
     if config.compile == "on":
         _require_possible(config, device, alone=alone)
-        return "on"
+        return True
     if device.type != "cpu" or config.save_memory or not alone:
-        return "off"
+        return False
     if not has_amx() or find_compiler() is None:
-        return "off"
+        return False
     seconds = operations(config, spec, bands) / RATE
-    saved = config.updates * seconds * SAVED
-    return "on" if saved > MARGIN * SECONDS[config.model] else "off"
+    return config.updates * seconds * SAVED > MARGIN * SECONDS[config.model]
 
 
 def _require_possible(config: TrainConfig, device: torch.device, *, alone: bool) -> None:
     if config.save_memory:
         raise SettingError(
             "compile is on beside save_memory, but what is computed a second time is not "
-            "compiled. Leave out one of them."
+            "compiled. Leave out save_memory, or say --compile off."
         )
     if not alone:
         raise SettingError(

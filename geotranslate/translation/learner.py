@@ -63,7 +63,7 @@ class Learner:
         if config.save_memory:
             for network in self.generators.values():
                 save_memory(network)
-        if config.compile == "on":
+        if plan.compiled:
             compile_networks(self.model.networks.values(), plan.device)
         if plan.device.type == "cuda":
             # Shapes do not change, so trying each convolution once pays.
@@ -108,7 +108,7 @@ class Learner:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         draws = draw_for_pools(config.seed, update, config.batch, self.model.draws_per_sample)
-        if config.compile == "on":
+        if self._plan.compiled:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with collective.exchanging(self._plan.processes.count > 1):
             losses = self.model.step(batch, draws)

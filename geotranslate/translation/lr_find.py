@@ -111,7 +111,7 @@ def try_rates(
             "more."
         )
     # So few updates do not pay for compiling.
-    plan = replace(plan, config=plan.config.model_copy(update={"compile": "off"}))
+    plan = replace(plan, compiled=False)
     learner, weights = Learner(plan), loss_weights(plan.config)
     prepare = Preparation(plan.folder.domain_a, plan.folder.domain_b, plan.device)
     numbers = range(1, updates + 1)

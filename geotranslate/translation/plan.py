@@ -42,12 +42,14 @@ class Plan:
     """A run whose settings and chips were found to fit each other.
 
     Attributes:
-        config: with nothing left open but device and workers.
+        config: with nothing left open but device, workers, and whether to compile, which another
+            machine may answer otherwise.
         folder: the chips.
         device: where to compute.
         arithmetic: of the convolutions.
         processes: that learn together, and which of them this is.
         start: what the generators begin with; None where they begin with random weights.
+        compiled: whether the networks are.
         cache_bytes: memory that chips may fill once they were read.
         changed: settings that a run which was begun with other values may go on with.
     """
@@ -58,6 +60,7 @@ class Plan:
     arithmetic: Arithmetic
     processes: Processes = ALONE
     start: Start | None = None
+    compiled: bool = False
     cache_bytes: int = 0
     changed: frozenset[str] = frozenset()
 
@@ -140,7 +143,6 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
     compiled = choose_compile(
         config, generator_spec(config), bands, device, alone=processes.count == 1
     )
-    config = config.model_copy(update={"compile": compiled})
     losses = loss_config(config)
     if isinstance(losses, CycleGANConfig):
         shared_channels(losses, *bands)
@@ -154,7 +156,7 @@ def plan_training(chips: Path, config: TrainConfig, *, start: Start | None = Non
         start = start or read_start(model, generator_spec(config))
     # Several processes of one machine share its memory.
     limit = cache_limit(config.cache_gb) // processes.per_machine
-    return Plan(config, folder, device, arithmetic, processes, start, limit)
+    return Plan(config, folder, device, arithmetic, processes, start, compiled, limit)
 
 
 def _fingerprint(folder: ChipFolder) -> str:

@@ -40,6 +40,8 @@ class Session(BaseModel, frozen=True):
     """Of the CPU, that the process may use."""
     precision: str
     """Arithmetic of the convolutions."""
+    compiled: bool = False
+    """Whether the networks were."""
     memory_bytes: int | None = None
     """Main memory at its peak; None where the system does not tell."""
     device_memory_bytes: int | None = None
@@ -52,7 +54,12 @@ _LIST = TypeAdapter(list[Session])
 
 
 def begin_session(
-    device: torch.device, precision: str, first_update: int, *, processes: int = 1
+    device: torch.device,
+    precision: str,
+    first_update: int,
+    *,
+    processes: int = 1,
+    compiled: bool = False,
 ) -> Session:
     """A session that has done nothing yet, of this process and those that learn with it."""
     import torch
@@ -65,6 +72,7 @@ def begin_session(
         processes=processes,
         cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         precision=precision,
+        compiled=compiled,
         system=platform.platform(aliased=True, terse=True),
         versions={
             "geotranslate": __version__,

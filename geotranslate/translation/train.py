@@ -254,6 +254,7 @@ class _Run:
             plan.arithmetic,
             self.learner.update + 1,
             processes=plan.processes.count,
+            compiled=plan.compiled,
         )
 
     def go(self) -> Iterator[Progress]:

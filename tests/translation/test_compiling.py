@@ -13,6 +13,9 @@ from geotranslate.translation.compiling import choose_compile, operations
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.plan import plan_training
+from geotranslate.translation.resumption import plan_resumption
+from geotranslate.translation.run_record import read_config
+from geotranslate.translation.sessions import read_sessions
 from geotranslate.translation.train import resume, train
 from tests.translation.runs import config, finish, same
 from tests.translation.test_same_mathematics import CASES, batch, draws
@@ -60,17 +63,17 @@ def test_auto_compiles_where_it_pays_within_the_run(monkeypatch, with_compiler):
         settings = TrainConfig(crop=128, **settings)
         return choose_compile(settings, spec, (3, 3), device)
 
-    assert chosen(model="cyclegan", updates=20_000) == "on"
-    assert chosen(model="cyclegan", updates=100) == "off"
-    assert chosen(model="cyclegan", updates=20_000, compile="off") == "off"
-    assert chosen(model="cyclegan", updates=20_000, save_memory=True) == "off"
-    assert chosen(torch.device("cuda"), model="cyclegan", updates=20_000) == "off"
-    assert chosen(model="cyclegan", updates=100, compile="on") == "on"
+    assert chosen(model="cyclegan", updates=20_000)
+    assert not chosen(model="cyclegan", updates=100)
+    assert not chosen(model="cyclegan", updates=20_000, compile="off")
+    assert not chosen(model="cyclegan", updates=20_000, save_memory=True)
+    assert not chosen(torch.device("cuda"), model="cyclegan", updates=20_000)
+    assert chosen(model="cyclegan", updates=100, compile="on")
     monkeypatch.setattr(compiling, "has_amx", lambda: False)
-    assert chosen(model="cyclegan", updates=20_000) == "off"
+    assert not chosen(model="cyclegan", updates=20_000)
     monkeypatch.setattr(compiling, "has_amx", lambda: True)
     monkeypatch.setattr(compiling, "find_compiler", lambda: None)
-    assert chosen(model="cyclegan", updates=20_000) == "off"
+    assert not chosen(model="cyclegan", updates=20_000)
 
 
 def test_compiling_without_a_compiler_is_refused_with_the_mend(monkeypatch, make_chips):
@@ -80,7 +83,7 @@ def test_compiling_without_a_compiler_is_refused_with_the_mend(monkeypatch, make
 
 
 def test_compiling_beside_saving_memory_is_refused(make_chips, with_compiler):
-    with pytest.raises(SettingError, match="Leave out one of them"):
+    with pytest.raises(SettingError, match="Leave out save_memory, or say --compile off"):
         plan_training(make_chips(), config(compile="on", save_memory=True))
 
 
@@ -97,8 +100,8 @@ def test_compiled_networks_learn_the_same(name, compiled_without_compiler, make_
     if case.model == "cyclegan":
         case = replace(case, bands=(2, 3))
     models = []
-    for how in ("off", "on"):
-        learner = Learner(replace(plan, config=plan.config.model_copy(update={"compile": how})))
+    for compiled in (False, True):
+        learner = Learner(replace(plan, compiled=compiled))
         for update in (1, 2):
             learner.model.step(batch(case, update), draws(case, update))
         models.append(learner.model)
@@ -120,6 +123,22 @@ def test_a_compiled_run_goes_on_without_compiling(compiled_without_compiler, mak
     steps.close()
     assert finish(resume(run, compile="off")).update == 4
     assert load_checkpoint(run)["update"] == 4
+
+
+def test_a_run_compiled_unasked_goes_on_where_that_cannot_be(
+    compiled_without_compiler, make_chips, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patches:
+        patches.setattr(compiling, "MARGIN", 0.0)
+        next(train(make_chips(), run, config()))
+    assert compiled_without_compiler
+    assert read_config(run)["compile"] == "auto"
+    assert plan_resumption(run, devices=2).processes.count == 2
+    assert not plan_resumption(run, save_memory=True).compiled
+    monkeypatch.setattr(compiling, "find_compiler", lambda: None)
+    assert finish(resume(run)).update == 4
+    assert [session.compiled for session in read_sessions(run)] == [True, False]
 
 
 @pytest.mark.slow

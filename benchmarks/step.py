@@ -136,7 +136,7 @@ def compare(model: str, size: int, batch: int, words: argparse.Namespace) -> Non
 
 
 def name_of(plan: Plan) -> str:
-    return "ours, compiled" if plan.config.compile == "on" else "ours"
+    return "ours, compiled" if plan.compiled else "ours"
 
 
 def prepared(plan: Plan, count: int) -> Iterator[Batch]:

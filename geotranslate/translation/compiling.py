@@ -10,8 +10,11 @@ import logging
 import os
 import shutil
 import sys
+import sysconfig
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -28,15 +31,20 @@ IMAGES: dict[ModelName, int] = {"pix2pix": 1, "cyclegan": 6}
 PASSES = 3
 """Forward, backward to what came in, backward to the weights: each costs the same operations."""
 
-RATE = 4.5e11
-"""Operations a second of an update on two CPU cores with bf16, where `SAVED` and `SECONDS` were
-measured. A slower machine also compiles more slowly, so the rule holds there too, about."""
+RATE = 2.25e11
+"""Operations a second of an update for each thread with bf16: half of what two cores did, where
+`SAVED` and `SECONDS` were measured. A slower machine also compiles more slowly, so the rule holds
+there too, about; with more cores updates are quicker, and compiling is not taken to be."""
 
 SAVED = 0.2
 """Share of an update that compiling saves: 0.97 s became 0.77 s (CycleGAN, width 64, 128 px)."""
 
 SECONDS: dict[ModelName, float] = {"pix2pix": 40.0, "cyclegan": 75.0}
 """What compiling takes on two cores; CycleGAN's was measured, it has twice the networks."""
+
+PROGRAMS = 64
+"""Most that one network's code is compiled to; beyond, torch would run it as it is and say nothing.
+"""
 
 MARGIN = 2.0
 """How many times what it takes compiling must save before it is done unasked."""
@@ -78,7 +86,7 @@ def choose_compile(
         return False
     if not has_amx() or find_compiler() is None:
         return False
-    seconds = operations(config, spec, bands) / RATE
+    seconds = operations(config, spec, bands) / (RATE * torch.get_num_threads())
     return config.updates * seconds * SAVED > MARGIN * SECONDS[config.model]
 
 
@@ -94,10 +102,12 @@ def _require_possible(config: TrainConfig, device: torch.device, *, alone: bool)
             "within a network cannot be compiled. Say --compile off, or learn with one process."
         )
     if device.type == "mps" or (device.type == "cpu" and find_compiler() is None):
-        lacking = "C++ compiler" if device.type == "cpu" else "CPU or NVIDIA GPU"
+        lacking = (
+            "C++ compiler with Python's headers" if device.type == "cpu" else "CPU or NVIDIA GPU"
+        )
         raise SettingError(
             f"compile is on, but there is no {lacking} here, which compiling "
-            "needs. Install one, or say --compile off."
+            "needs. Install it, or say --compile off."
         )
 
 
@@ -126,7 +136,9 @@ def has_amx() -> bool:
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler that torch will use; None where there is none."""
+    """The C++ compiler that torch will use; None without one, or without Python's headers."""
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return None
     named = os.environ.get("CXX")
     usual = ("cl",) if sys.platform == "win32" else ("g++", "clang++")
     return next(filter(None, map(shutil.which, [named] if named else usual)), None)
@@ -138,6 +150,8 @@ def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> Non
     Shapes do not change in a run, so code is made for these alone. Beside an NVIDIA GPU it is
     recorded as CUDA graphs, which spares starting each kernel (not tried on hardware yet).
     """
+    import torch._dynamo
+
     # While tracing, torch looks at the gradient of every input, and warns of its own look.
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor", UserWarning)
     # And it looks for CUDA's compiler where there is no GPU.
@@ -145,6 +159,26 @@ def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> Non
     # What else was compiled in this process counts towards a limit; beyond it networks would run as
     # they are, and a run that is gone on with would not end with the same bytes.
     torch.compiler.reset()
+    # CycleGAN's generators come to 8 programs with missing pixels, torch's usual limit.
+    torch._dynamo.config.recompile_limit = PROGRAMS
     mode = "reduce-overhead" if device.type == "cuda" else None
     for network in networks:
         network.compile(dynamic=False, mode=mode)
+
+
+@contextmanager
+def explained_compiling() -> Iterator[None]:
+    """Say what to do where compiling fails, which it does when networks are first called.
+
+    Raises:
+        SettingError: it failed.
+    """
+    # Importing these takes 140 MB, which only those who compile need.
+    from torch._dynamo.exc import BackendCompilerFailed
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    try:
+        yield
+    except (BackendCompilerFailed, CppCompileError, InvalidCxxCompiler) as error:
+        why = str(error).strip().splitlines()[0].rstrip(".")
+        raise SettingError(f"compiling failed ({why}). Say --compile off.") from error

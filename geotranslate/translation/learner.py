@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from geotranslate.networks import collective
 from geotranslate.networks.recomputing import save_memory
 from geotranslate.translation.averages import AveragedNetwork
 from geotranslate.translation.batch import Batch
-from geotranslate.translation.compiling import compile_networks
+from geotranslate.translation.compiling import compile_networks, explained_compiling
 from geotranslate.translation.data import draw_for_pools
 from geotranslate.translation.models import Model, build_model
 from geotranslate.translation.plan import Plan, discriminator_spec, generator_spec, loss_config
@@ -100,6 +101,9 @@ class Learner:
             batch: the update's; where processes learn together, this one's share of it. They then
                 come to the same weights and losses, those of the whole batch.
             rate: the learning rate; unset, that of the plan's schedule.
+
+        Raises:
+            SettingError: the networks cannot be compiled, as their first update shows.
         """
         config, update = self._plan.config, self.update + 1
         if rate is None:
@@ -110,7 +114,8 @@ class Learner:
         draws = draw_for_pools(config.seed, update, config.batch, self.model.draws_per_sample)
         if self._plan.compiled:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        with collective.exchanging(self._plan.processes.count > 1):
+        explained = explained_compiling() if self._plan.compiled else nullcontext()
+        with explained, collective.exchanging(self._plan.processes.count > 1):
             losses = self.model.step(batch, draws)
             sums = collective.total(torch.stack(list(losses.values())))
         losses = dict(zip(losses, sums.unbind(), strict=True))

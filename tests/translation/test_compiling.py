@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import sysconfig
 from dataclasses import replace
 
 import pytest
@@ -9,7 +13,12 @@ from geotranslate.errors import SettingError
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.translation import compiling
 from geotranslate.translation.checkpoint import load_checkpoint
-from geotranslate.translation.compiling import choose_compile, operations
+from geotranslate.translation.compiling import (
+    choose_compile,
+    compile_networks,
+    find_compiler,
+    operations,
+)
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.plan import plan_training
@@ -67,6 +76,13 @@ def test_auto_compiles_where_it_pays_within_the_run(monkeypatch, with_compiler):
     assert not chosen(model="cyclegan", updates=100)
     assert not chosen(model="cyclegan", updates=20_000, compile="off")
     assert not chosen(model="cyclegan", updates=20_000, save_memory=True)
+    # One thread needs half as many updates as two, and many threads need more.
+    assert chosen(model="cyclegan", updates=500)
+    torch.set_num_threads(2)
+    assert not chosen(model="cyclegan", updates=500)
+    assert chosen(model="cyclegan", updates=1000)
+    torch.set_num_threads(4)
+    assert not chosen(model="cyclegan", updates=1000)
     assert not chosen(torch.device("cuda"), model="cyclegan", updates=20_000)
     assert chosen(model="cyclegan", updates=100, compile="on")
     monkeypatch.setattr(compiling, "has_amx", lambda: False)
@@ -78,8 +94,58 @@ def test_auto_compiles_where_it_pays_within_the_run(monkeypatch, with_compiler):
 
 def test_compiling_without_a_compiler_is_refused_with_the_mend(monkeypatch, make_chips):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(SettingError, match="Install one, or say --compile off"):
+    with pytest.raises(SettingError, match="Install it, or say --compile off"):
         plan_training(make_chips(), config(compile="on"))
+
+
+def test_a_compiler_without_pythons_headers_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", sys.executable)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert find_compiler() == sys.executable
+    (tmp_path / "Python.h").unlink()
+    assert find_compiler() is None
+
+
+def test_as_many_programs_are_compiled_as_there_are_kinds_of_input():
+    network, compiled = nn.Conv2d(1, 1, 1), []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    compile_networks([], CPU)
+    network.compile(dynamic=False, backend=backend)
+    for side in range(1, 21):
+        network(torch.zeros(1, 1, side, side))
+    torch.compiler.reset()
+    assert len(compiled) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("good_calls", [0, 6])
+def test_a_compiler_that_fails_is_said_with_the_mend(make_chips, tmp_path, good_calls):
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        f"""#!/bin/sh
+echo >> {tmp_path}/calls
+[ $(wc -l < {tmp_path}/calls) -le {good_calls} ] && exec c++ "$@"
+echo out of order >&2; exit 1
+"""
+    )
+    compiler.chmod(0o755)
+    words = ["train", make_chips(), "-o", tmp_path / "run", "--compile", "on"]
+    words += "--width 4 --blocks 1 --discriminator-width 4 --crop 24 --device cpu".split()
+    failed = subprocess.run(
+        [sys.executable, "-m", "geotranslate", *words],
+        env=os.environ | {"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kept")},
+        capture_output=True,
+        text=True,
+    )
+    assert "The networks are compiled at the first update, which takes minutes." in failed.stderr
+    assert "Error: compiling failed (" in failed.stderr
+    assert failed.stderr.endswith("). Say --compile off.\n")
+    assert failed.returncode == 1
 
 
 def test_compiling_beside_saving_memory_is_refused(make_chips, with_compiler):

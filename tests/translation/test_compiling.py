@@ -135,7 +135,7 @@ echo out of order >&2; exit 1
     )
     compiler.chmod(0o755)
     words = ["train", make_chips(), "-o", tmp_path / "run", "--compile", "on"]
-    words += "--width 4 --blocks 1 --discriminator-width 4 --crop 24 --device cpu".split()
+    words += ["--width", "4", "--blocks", "1", "--discriminator-width", "4", "--device", "cpu"]
     failed = subprocess.run(
         [sys.executable, "-m", "geotranslate", *words],
         env=os.environ | {"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kept")},
@@ -145,7 +145,7 @@ echo out of order >&2; exit 1
     assert "The networks are compiled at the first update, which takes minutes." in failed.stderr
     assert "Error: compiling failed (" in failed.stderr
     assert failed.stderr.endswith("). Say --compile off.\n")
-    assert failed.returncode == 1
+    assert failed.returncode == SettingError.exit_status
 
 
 def test_compiling_beside_saving_memory_is_refused(make_chips, with_compiler):

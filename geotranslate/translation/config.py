@@ -51,7 +51,7 @@ BUILT_IN = frozenset(
 )
 """Settings that decide which weights there are, so that no run can go on with other ones."""
 
-DECIDED = frozenset({"crop", "precision", "compile"})
+DECIDED = frozenset({"crop", "precision"})
 """Settings left open that a run decides by its chips and its device before it begins."""
 
 ONLY_FOR: dict[str, tuple[str, str]] = {

@@ -109,7 +109,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         run = tmp_path / name
         run.mkdir(parents=True)
         (run / "job.json").write_text(json.dumps({"chips": str(chips), "work": {}, "changes": []}))
-        decided = {"crop": 256, "precision": "bf16", "compile": "off"}
+        decided = {"crop": 256, "precision": "bf16"}
         named = {"updates": 60, "checkpoint_every": 20, **(settings or {})}
         config = TrainConfig(**decided | named)
         (run / "config.toml").write_text(tomli_w.dumps(config.settings()))

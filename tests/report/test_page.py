@@ -65,7 +65,7 @@ def test_a_page_tells_what_the_run_folder_holds(make_run, make_chips):
     ):
         assert words in page.text
     changed = [attributes for tag, attributes in page.tags if attributes.get("class") == "changed"]
-    assert len(changed) == 3  # updates, width, attribution; not crop, precision, compile
+    assert len(changed) == 3  # updates, width, attribution; not crop, precision
     # psnr8, score, d, l1, learning rate, updates a second; and the map
     assert page.count("svg") == 7
     assert page.count("img") == 3

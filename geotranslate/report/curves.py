@@ -106,6 +106,10 @@ def draw_curve(
     )
 
 
+SMALLEST = 1e-290
+"""Of what lies closer together, floating-point numbers cannot tell steps in between."""
+
+
 @dataclass(frozen=True)
 class _Axis:
     """Where numbers lie along one side of the drawing."""
@@ -158,9 +162,9 @@ def spell_number(number: float, step: float) -> str:
 def _ends(values: Numbers) -> tuple[float, float]:
     """The smallest and the largest; of equal ones, a little below and above."""
     low, high = float(values.min()), float(values.max())
-    if high - low > 1e-9 * max(abs(low), abs(high)):
+    if high - low > max(1e-9 * max(abs(low), abs(high)), SMALLEST):
         return low, high
-    room = abs(low) / 10 or 1.0
+    room = abs(low) / 10 if abs(low) > 10 * SMALLEST else 1.0
     return low - room, high + room
 
 

@@ -15,12 +15,17 @@ from types import FrameType
 
 import click
 
+from geotranslate.translation.held_interrupts import holding
+
 GRACE_SECONDS = 10.0
-"""How long work may take to end tidily."""
+"""How long work may take to end tidily, where nothing would be left half done."""
+
+GLANCE_SECONDS = 0.1
+"""How often it is looked whether something still would."""
 
 STOPPING = (
-    f"Stopping: what is begun ends first, in {GRACE_SECONDS:.0f} s at most. Ctrl-C then leaves at "
-    "once, and nothing finished is lost either way."
+    "Stopping: what is begun ends first, {}. Ctrl-C then leaves at once, and nothing finished is "
+    "lost either way."
 )
 STOPPED = "Stopped. Run the same command again to go on from here."
 
@@ -44,6 +49,9 @@ class Interruption:
 @contextmanager
 def answered_interrupts() -> Iterator[Interruption]:
     """Answer Ctrl-C within a moment, and let the process outlive it by `GRACE_SECONDS` at most.
+
+    An update of a network is waited for longer than that, because all that was learned since the
+    last checkpoint would go with it.
 
     Python raises KeyboardInterrupt when the main thread is back from a library, and then the work
     ends tidily. Translating a window takes a library seconds, and joining a large raster minutes.
@@ -95,10 +103,17 @@ def _listen(ear: socket.socket, asked: Interruption) -> None:
     asked.signal = _hear(ear, {signal.SIGINT, signal.SIGTERM})
     if asked.signal is None:
         return
-    click.echo(STOPPING, err=True)
-    with suppress(TimeoutError):
-        if _hear(ear, {signal.SIGINT}, until=time.monotonic() + GRACE_SECONDS) is None:
-            return
+    until = time.monotonic() + GRACE_SECONDS
+    limit = "however long it takes" if holding() else f"in {GRACE_SECONDS:.0f} s at most"
+    click.echo(STOPPING.format(limit), err=True)
+    left = False
+    while not left and time.monotonic() < until:
+        if holding():
+            until = time.monotonic() + GRACE_SECONDS
+        with suppress(TimeoutError):
+            if _hear(ear, {signal.SIGINT}, until=time.monotonic() + GLANCE_SECONDS) is None:
+                return
+            left = True
     click.echo(STOPPED, err=True)
     os._exit(asked.status)
 

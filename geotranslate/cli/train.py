@@ -20,7 +20,7 @@ from geotranslate.cli.options import (
 )
 from geotranslate.cli.progress import Bar, counted, duration, finish, progress, say
 from geotranslate.cli.train_rates import PICTURE, show_rates
-from geotranslate.errors import LostError, SettingError, TrainingError
+from geotranslate.errors import LostError, TrainingError
 from geotranslate.translation.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -101,16 +101,6 @@ def train(
     RUN/model is what `geotranslate predict` takes, RUN/samples shows how it goes, RUN/report.html
     how it went. Interrupted at any moment, the same command goes on from the last checkpoint.
     """
-    from geotranslate.report.page import write_report
-    from geotranslate.translation.bundle import FOLDER, read_bundle_record
-    from geotranslate.translation.guards import read_guards
-    from geotranslate.translation.plan import plan_training
-    from geotranslate.translation.resumption import plan_resumption
-    from geotranslate.translation.run_record import REPORT_NAME
-    from geotranslate.translation.sessions import memory_in_words, peak_device_memory, peak_memory
-    from geotranslate.translation.tensorboard import watched
-    from geotranslate.translation.train import learn
-
     start, quiet = time.monotonic(), quiet or as_json
     given = {name: value for name, value in settings.items() if value is not None}
     if lr_find:
@@ -120,34 +110,9 @@ def train(
                 "--lr-find makes and touches no run: it takes CHIPS, settings, and with -o the "
                 "file of its picture. Say `geotranslate train CHIPS --lr-find`."
             )
-        plan = plan_training(chips, TrainConfig(**given))
-        if plan.processes.count > 1:
-            raise SettingError(
-                "--lr-find tries with one process, and a rate that it finds holds for any number "
-                "of them with the same --batch. Leave out --devices, --nodes and torchrun."
-            )
-        show_rates(plan, picture, quiet=quiet, as_json=as_json)
+        show_rates(chips, TrainConfig(**given), picture, quiet=quiet, as_json=as_json)
         return
-    if resume is not None:
-        if chips or output or overwrite:
-            raise click.UsageError(
-                "--resume goes on with a run by what its folder says, so it takes no CHIPS, no -o "
-                "and no --overwrite. Leave them out, or say `train CHIPS -o RUN`."
-            )
-        run, plan = resume, plan_resumption(resume, changes=changes, **given)
-    elif changes:
-        raise click.UsageError(
-            "--set changes a run that was begun, so it goes with --resume RUN. Say each setting by "
-            "its own flag to begin one."
-        )
-    elif chips is None or output is None:
-        raise click.UsageError(
-            "say what to learn from and where to write: `geotranslate train CHIPS -o RUN`, or "
-            "`geotranslate train --resume RUN` to go on with a run."
-        )
-    else:
-        run, plan = output, plan_training(chips, TrainConfig(**given))
-
+    run, plan = _plan(chips, output, resume, changes, overwrite=overwrite, **given)
     if not plan.processes.first:
         _learn_along(plan, run)
         return
@@ -155,13 +120,60 @@ def train(
     if changes:
         told = ", ".join(f"{name} {getattr(plan.config, name)}" for name in changes)
         say(f"From here on with {told}.", quiet=quiet)
-    updates = plan.config.updates
+    done = _learn(plan, run, overwrite=overwrite, tensorboard=tensorboard, quiet=quiet)
+    sentences, values = _sum_up(plan, run, done, time.monotonic() - start)
+    finish(sentences, values, as_json=as_json)
+
+
+def _plan(
+    chips: Path | None,
+    output: Path | None,
+    resume: Path | None,
+    changes: dict[str, str],
+    *,
+    overwrite: bool,
+    **given: Any,
+) -> tuple[Path, Plan]:
+    """Where a run lies and how it will go, begun by these words or gone on with."""
+    from geotranslate.translation.plan import plan_training
+    from geotranslate.translation.resumption import plan_resumption
+
+    if resume is not None:
+        if chips or output or overwrite:
+            raise click.UsageError(
+                "--resume goes on with a run by what its folder says, so it takes no CHIPS, no -o "
+                "and no --overwrite. Leave them out, or say `train CHIPS -o RUN`."
+            )
+        return resume, plan_resumption(resume, changes=changes, **given)
+    if changes:
+        raise click.UsageError(
+            "--set changes a run that was begun, so it goes with --resume RUN. Say each setting by "
+            "its own flag to begin one."
+        )
+    if chips is None or output is None:
+        raise click.UsageError(
+            "say what to learn from and where to write: `geotranslate train CHIPS -o RUN`, or "
+            "`geotranslate train --resume RUN` to go on with a run."
+        )
+    return output, plan_training(chips, TrainConfig(**given))
+
+
+def _learn(plan: Plan, run: Path, *, overwrite: bool, tensorboard: bool, quiet: bool) -> int:
+    """Learn and show it, and say what is kept when it ends early; gives how many updates it made."""
+    from geotranslate.report.page import write_report
+    from geotranslate.translation.sessions import memory_in_words
+    from geotranslate.translation.tensorboard import watched
+    from geotranslate.translation.train import learn
+
     learning = learn(plan, run, overwrite=overwrite)
     steps = watched(learning, run) if tensorboard else learning
     try:
         # Closed, it keeps the state after the last update.
-        with progress("Training", updates, unit="update", quiet=quiet) as bar, closing(learning):
-            done = _follow(steps, bar, quiet=quiet)
+        with (
+            progress("Training", plan.config.updates, unit="update", quiet=quiet) as bar,
+            closing(learning),
+        ):
+            return _follow(steps, bar, quiet=quiet)
     except KeyboardInterrupt:
         if held := memory_in_words(plan.device):
             say(held)
@@ -172,37 +184,44 @@ def train(
     except TrainingError:
         say(f"{write_report(run)} shows how it went.")
         raise
+
+
+def _sum_up(plan: Plan, run: Path, done: int, seconds: float) -> tuple[str, dict[str, Any]]:
+    """What came of a run in sentences, and the same as values by name."""
+    from geotranslate.report.page import write_report
+    from geotranslate.translation.bundle import FOLDER, read_bundle_record
+    from geotranslate.translation.guards import read_guards
+    from geotranslate.translation.run_record import REPORT_NAME
+    from geotranslate.translation.sessions import memory_in_words, peak_device_memory, peak_memory
+
     # A run that was finished before is not touched, unless its process died right at the end.
     page = write_report(run) if done or not (run / REPORT_NAME).exists() else run / REPORT_NAME
-    record = read_bundle_record(run)
-    model, seconds = run / FOLDER, time.monotonic() - start
+    record, model, warnings = read_bundle_record(run), run / FOLDER, read_guards(run)
     if done:
         held = memory_in_words(plan.device)
         sentence = f"Trained {counted(done, 'update')} in {duration(seconds)}. {held}".rstrip()
     else:
         sentence = f"{run} was finished before, by the same words: nothing to do."
     figures = ", ".join(f"{name} {value:.3g}" for name, value in record.figures.items())
-    warnings = read_guards(run)
     fired = f" Guards fired: {', '.join(each.guard for each in warnings)}." if warnings else ""
-    finish(
+    sentences = (
         f"{sentence} {model} holds the generators of update {record.updates}"
         f"{f' ({figures})' if figures else ''}.{fired} {page} shows how it went.\n"
-        f"Next: geotranslate predict {shlex.quote(str(run))} SCENE -o OUT.tif",
-        {
-            "run": str(run),
-            "model": str(model),
-            "report": str(page),
-            "updates": updates,
-            "trained": done,
-            "best_update": record.updates,
-            "figures": record.figures,
-            "guards": [vars(each) for each in warnings],
-            "seconds": seconds,
-            "memory_bytes": peak_memory(),
-            "device_memory_bytes": peak_device_memory(plan.device),
-        },
-        as_json=as_json,
+        f"Next: geotranslate predict {shlex.quote(str(run))} SCENE -o OUT.tif"
     )
+    return sentences, {
+        "run": str(run),
+        "model": str(model),
+        "report": str(page),
+        "updates": plan.config.updates,
+        "trained": done,
+        "best_update": record.updates,
+        "figures": record.figures,
+        "guards": [vars(each) for each in warnings],
+        "seconds": seconds,
+        "memory_bytes": peak_memory(),
+        "device_memory_bytes": peak_device_memory(plan.device),
+    }
 
 
 def _learn_along(plan: Plan, run: Path) -> None:

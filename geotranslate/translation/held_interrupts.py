@@ -11,6 +11,14 @@ from types import FrameType
 SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
+_bodies = 0
+
+
+def holding() -> bool:
+    """Whether something is under way that must not be left half done; may be asked from a thread."""
+    return _bodies > 0
+
+
 @contextmanager
 def held_interrupts() -> Iterator[None]:
     """Let an interrupt come after the body, not into it.
@@ -19,6 +27,7 @@ def held_interrupts() -> Iterator[None]:
     discriminator's step and its generator's, which leaves a state that no update ends with. Signals
     that nobody listens to in Python still end the process at once, as a kill does.
     """
+    global _bodies
     if current_thread() is not main_thread():
         yield  # signals are the main thread's business
         return
@@ -33,8 +42,10 @@ def held_interrupts() -> Iterator[None]:
     try:
         for number in listeners:
             signal.signal(number, remember)
+        _bodies += 1
         yield
     finally:
+        _bodies -= 1
         for number, listener in listeners.items():
             signal.signal(number, listener)
     for each in came:

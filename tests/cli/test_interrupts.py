@@ -20,6 +20,7 @@ import hashlib, sys, threading, time
 import click
 from geotranslate.cli import interrupts, tile
 from geotranslate.cli.main import run
+from geotranslate.translation.held_interrupts import held_interrupts
 
 grace, work = float(sys.argv[1]), sys.argv[2]
 
@@ -29,6 +30,10 @@ def busy():
     if work == "deaf":
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
     try:
+        if work == "updates":
+            with held_interrupts():
+                hashlib.pbkdf2_hmac("sha256", b"", b"", 5_000_000)
+                print("updated", flush=True)
         time.sleep(600)
     finally:
         print("tidying", flush=True)
@@ -70,11 +75,11 @@ class Busy:
     def interrupt(self, number=signal.SIGINT):
         """Press Ctrl-C or do what a scheduler does, and wait for the answer."""
         self.process.send_signal(number)
-        wait_for(lambda: "Stopping: what is begun ends first, in 10 s" in self.said)
+        wait_for(lambda: "Stopping: what is begun ends first, " in self.said)
 
     def end(self):
         """Exit status and the last words."""
-        status = self.process.wait(timeout=5)
+        status = self.process.wait(timeout=20)
         return status, self.said.splitlines()[-1]
 
 
@@ -136,6 +141,14 @@ def test_a_library_that_is_busy_is_waited_for_no_longer_than_said(start, number,
     assert busy.process.poll() is None
     assert busy.end() == (status, LAST_WORDS)
     assert busy.printed == "there\n"
+
+
+def test_what_must_not_be_left_half_done_is_waited_for_longer(start):
+    busy = start(0.5, "updates")
+    busy.interrupt()
+    assert "ends first, however long it takes." in busy.said
+    assert busy.end() == STOPPED
+    assert busy.printed == "there\nupdated\ntidying\ntidied\n"
 
 
 def test_a_second_time_it_leaves_at_once(start):

@@ -159,7 +159,7 @@ def _plan(
 
 
 def _learn(plan: Plan, run: Path, *, overwrite: bool, tensorboard: bool, quiet: bool) -> int:
-    """Learn and show it, and say what is kept when it ends early; gives how many updates it made."""
+    """Learn and show it; gives how many updates it made. Ended early, it says what is kept."""
     from geotranslate.report.page import write_report
     from geotranslate.translation.sessions import memory_in_words
     from geotranslate.translation.tensorboard import watched

@@ -15,7 +15,7 @@ _bodies = 0
 
 
 def holding() -> bool:
-    """Whether something is under way that must not be left half done; may be asked from a thread."""
+    """Whether something is under way that must not be left half done; any thread may ask."""
     return _bodies > 0
 
 

@@ -1,14 +1,16 @@
 """How long an update takes: our step beside the plain recipe (`plain.py`), the same mathematics.
 
     python benchmarks/step.py [--model pix2pix cyclegan] [--size 128 256] [--batch 1 8]
-                              [--rounds 3] [--compile off on] [--discriminator spectral|instance]
+                              [--rounds 3] [--compile off on] [--norms papers|defaults]
 
 ResNet-9 generators of width 64, discriminators of width 64, 3 bands on both sides; by default
-crops of 128 px, one an update. In each round all contenders do an update in turn, and the machine
+crops of 128 px, one an update. Norms are those of the papers, instance norm everywhere, or those
+that `geotranslate train` has by default: batch norm in the generator of Pix2Pix, spectral norm in
+discriminators. In each round all contenders do an update in turn, and the machine
 multiplies two matrices in our arithmetic, so that what else the machine does meets all of them:
 
 * plain: eager, float32, contiguous, torch's own norms, an own call for each image, plain Adam
-* ours: the learner of `geotranslate train`, with its defaults but for --compile
+* ours: the learner of `geotranslate train`, with its defaults but for norms and --compile
 * ours, compiled: the same with --compile on; the seconds that compiling took stand beside it
 
 It prints, in Markdown, medians of the rounds; ratios are medians of the rounds' own. The share of
@@ -43,6 +45,8 @@ from geotranslate.translation.plan import Plan, plan_training
 WIDTH, BLOCKS = 64, 9
 MATRIX = 2048
 SEED = 0
+
+NORMS = {"papers": {"norm": "instance", "discriminator_norm": "instance"}, "defaults": {}}
 
 
 @dataclass
@@ -80,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", nargs="+", choices=("off", "on"), default=["off", "on"])
-    parser.add_argument("--discriminator", choices=("spectral", "instance"), default="spectral")
+    parser.add_argument("--norms", choices=NORMS, default="papers")
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--blocks", type=int, default=BLOCKS)
     return parser.parse_args()
@@ -91,7 +95,7 @@ def compare(model: str, size: int, batch: int, words: argparse.Namespace) -> Non
     with tempfile.TemporaryDirectory() as folder:
         chips = make_chips(Path(folder), side=size)
         settings = {"model": model, "batch": batch, "crop": size, "width": words.width}
-        settings |= {"blocks": words.blocks, "discriminator_norm": words.discriminator}
+        settings |= {"blocks": words.blocks} | NORMS[words.norms]
         settings |= {"judge": "image", "pool_l2": 0, "l1": 100} if model == "pix2pix" else {}
         plans = [
             plan_training(chips, TrainConfig(**settings, compile=each)) for each in words.compile

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geotranslate.choices import Norm
+from geotranslate.networks.geometry import DOUBLE
 from geotranslate.networks.norms import BatchNorm, ChannelNorm
 from geotranslate.networks.statistics import precise
 
@@ -22,6 +23,31 @@ def in_float32(head: nn.Module, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         result: Tensor = head(precise(x))
     return result
+
+
+class ReflectionPad(nn.ReflectionPad2d):
+    """Pixels mirrored around the image, in the arithmetic of the image.
+
+    Autocast on CPUs would compute it in float32, so that the convolution after it turns all of it
+    back to bfloat16: a tenth of the time of an update, for pixels that are only copied.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Pad ``input`` (N, C, H, W)."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input)
+
+
+class RepeatedPixels(nn.Upsample):
+    """Each pixel four times, in the arithmetic of the image; see `ReflectionPad`."""
+
+    def __init__(self) -> None:
+        super().__init__(scale_factor=DOUBLE, mode="nearest")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Double ``input`` (N, C, H, W)."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input)
 
 
 class LastConvolution(nn.Conv2d):

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context, Contextual
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
-from geotranslate.networks.layers import LastConvolution, in_float32, initialize_generator
+from geotranslate.networks.layers import (
+    LastConvolution,
+    ReflectionPad,
+    RepeatedPixels,
+    in_float32,
+    initialize_generator,
+)
 from geotranslate.networks.norms import CENTRED, NORMS, ChannelNorm
 
 
@@ -19,11 +25,11 @@ class ResidualBlock(Contextual):
         super().__init__()
         bias = norm not in CENTRED
         self.change = Chain(
-            nn.ReflectionPad2d(1),
+            ReflectionPad(1),
             nn.Conv2d(channels, channels, 3, bias=bias),
             NORMS[norm](channels),
             nn.ReLU(inplace=True),
-            nn.ReflectionPad2d(1),
+            ReflectionPad(1),
             nn.Conv2d(channels, channels, 3, bias=bias),
             NORMS[norm](channels),
         )
@@ -80,7 +86,7 @@ class ResnetGenerator(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         bias = norm not in CENTRED
         self.body = Chain(
-            nn.ReflectionPad2d(3),
+            ReflectionPad(3),
             nn.Conv2d(in_channels, width, 7, bias=bias),
             *(NORMS[norm](width), nn.ReLU(inplace=True)),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias),
@@ -94,7 +100,7 @@ class ResnetGenerator(nn.Module):
             *(NORMS[norm](width), nn.ReLU(inplace=True)),
         )
         self.head = nn.Sequential(
-            nn.ReflectionPad2d(3), LastConvolution(width, out_channels, 7), nn.Tanh()
+            ReflectionPad(3), LastConvolution(width, out_channels, 7), nn.Tanh()
         )
         initialize_generator(self, self.head, norm)
         if norm in ("channel", "none"):
@@ -118,7 +124,7 @@ def doubling(upsample: Upsample, in_channels: int, out_channels: int, *, bias: b
             in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias
         )
     return nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.ReflectionPad2d(1),
+        RepeatedPixels(),
+        ReflectionPad(1),
         nn.Conv2d(in_channels, out_channels, 3, bias=bias),
     )

@@ -18,7 +18,26 @@ Backward = Callable[[Tensor], Any]
 def adam(networks: Iterable[nn.Module], learning_rate: float) -> Adam:
     """The optimizer of pix2pix and CycleGAN, over the parameters of ``networks``."""
     parameters = [parameter for network in networks for parameter in network.parameters()]
-    return Adam(parameters, lr=learning_rate, betas=(0.5, 0.999), fused=True)
+    return _AdamAsLaidOut(parameters, lr=learning_rate, betas=(0.5, 0.999), fused=True)
+
+
+class _AdamAsLaidOut(Adam):
+    """Adam whose fused kernel goes through channels-last weights as they lie in memory.
+
+    It would copy each of their gradients otherwise, which takes two thirds of its time on a CPU.
+    """
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        is_complex: bool = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        for tensors in lists:
+            tensors[:] = map(_as_laid_out, tensors)
+        return is_complex
+
+
+def _as_laid_out(values: Tensor) -> Tensor:
+    """The same memory as a contiguous tensor, where it is a channels-last one."""
+    channels_last = values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last)
+    return values.permute(0, 2, 3, 1) if channels_last else values
 
 
 def descend(optimizer: Optimizer, losses: Iterable[Tensor], backward: Backward) -> None:

@@ -36,6 +36,7 @@ from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import BLOCK, write_cog
 from geotranslate.translation.bundle import Bundle, load_bundle
 from geotranslate.translation.engine import good_batch
+from geotranslate.translation.kept_memory import kept_memory
 from geotranslate.translation.network import Network
 from geotranslate.translation.norm_statistics import choose_seams
 from geotranslate.translation.pipeline import translate_rows
@@ -364,11 +365,12 @@ def _write_rows(
     if not needed:
         yield work.network.steps(plan), 0
     else:
-        for _ in work.network.measure(plan, job.parts):
-            yield 1, 0
-        engine = work.network.engine(plan, job.parts)
-        for written in translate_rows(plan, engine, needed, missing, work.batch):
-            yield written.cores * (written.row not in finished), written.pixels
+        with kept_memory(work.network.device):
+            for _ in work.network.measure(plan, job.parts):
+                yield 1, 0
+            engine = work.network.engine(plan, job.parts)
+            for written in translate_rows(plan, engine, needed, missing, work.batch):
+                yield written.cores * (written.row not in finished), written.pixels
 
 
 def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Source]) -> None:

@@ -45,6 +45,7 @@ from geotranslate.translation.failures import left_alone, out_of_memory, went_wr
 from geotranslate.translation.guards import NAME as GUARDS_NAME
 from geotranslate.translation.guards import NO_NUMBER, Guards, Warned
 from geotranslate.translation.held_interrupts import held_interrupts
+from geotranslate.translation.kept_memory import kept_memory
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.log import Log
@@ -151,7 +152,7 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Generator[Progre
     join(plan.processes, plan.device)
     crew = Crew(plan.processes)
     try:
-        with crew.attended():
+        with crew.attended(), kept_memory(plan.device):
             if plan.processes.first:
                 yield from _lead(plan, run, crew, overwrite=overwrite)
             else:

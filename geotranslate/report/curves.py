@@ -139,10 +139,11 @@ class _Axis:
 
 def round_numbers(low: float, high: float, most: int) -> list[float]:
     """At most ``most`` + 1 numbers from ``low`` to ``high`` that are 1, 2 or 5 and zeros apart."""
-    rough = (high - low) / most
-    size = 10.0 ** math.floor(math.log10(rough))
-    step = next(each * size for each in (1, 2, 5, 10) if each * size >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    size = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (size, 2 * size, 5 * size, 10 * size):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first <= most:
+            break
     return [number * step for number in range(first, last + 1)]
 
 

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from geotranslate.report.curves import (
@@ -27,6 +27,7 @@ def corners(text):
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 8))
+@example(1.0, 400_001.0, 2)
 def test_numbers_at_an_axis_are_round_lie_inside_and_are_neither_too_many_nor_too_few(
     low, length, most
 ):

@@ -62,7 +62,7 @@ from geotranslate.raster.seams import Mismatch, measure_mismatch, measure_seams
 from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import GeoTiff, write_cog
 from geotranslate.translation.bundle import load_bundle, save_bundle
-from geotranslate.translation.kept_memory import kept_memory
+from geotranslate.translation.memory import kept_memory
 from geotranslate.translation.precision import choose_arithmetic, choose_device, computing
 from geotranslate.translation.predict import predict_scenes
 from geotranslate.translation.predict_config import PredictConfig

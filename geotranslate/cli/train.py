@@ -161,7 +161,7 @@ def _plan(
 def _learn(plan: Plan, run: Path, *, overwrite: bool, tensorboard: bool, quiet: bool) -> int:
     """Learn and show it; gives how many updates it made. Ended early, it says what is kept."""
     from geotranslate.report.page import write_report
-    from geotranslate.translation.sessions import memory_in_words
+    from geotranslate.translation.memory import memory_in_words
     from geotranslate.translation.tensorboard import watched
     from geotranslate.translation.train import learn
 
@@ -191,8 +191,8 @@ def _sum_up(plan: Plan, run: Path, done: int, seconds: float) -> tuple[str, dict
     from geotranslate.report.page import write_report
     from geotranslate.translation.bundle import FOLDER, read_bundle_record
     from geotranslate.translation.guards import read_guards
+    from geotranslate.translation.memory import memory_in_words, peak_device_memory, peak_memory
     from geotranslate.translation.run_record import REPORT_NAME
-    from geotranslate.translation.sessions import memory_in_words, peak_device_memory, peak_memory
 
     # A run that was finished before is not touched, unless its process died right at the end.
     page = write_report(run) if done or not (run / REPORT_NAME).exists() else run / REPORT_NAME

@@ -15,6 +15,7 @@ from geotranslate.errors import SettingError
 from geotranslate.networks.context import Context
 from geotranslate.raster.domain import Band, Domain, Normalization
 from geotranslate.raster.scene import Chip
+from geotranslate.translation.memory import ran_out
 from geotranslate.translation.precision import Arithmetic, computing
 
 ROUNDED_BYTES = 2
@@ -145,7 +146,9 @@ class Engine:
         """
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             raise SettingError(
                 f"{count} window{'s' * (count > 1)} of {shape[1]} x {shape[0]} px at once do not "
                 f"fit into the memory of {self.device}. Say {mend}."

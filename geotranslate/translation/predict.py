@@ -36,7 +36,7 @@ from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import BLOCK, write_cog
 from geotranslate.translation.bundle import Bundle, load_bundle
 from geotranslate.translation.engine import good_batch
-from geotranslate.translation.kept_memory import kept_memory
+from geotranslate.translation.memory import kept_memory
 from geotranslate.translation.network import Network
 from geotranslate.translation.norm_statistics import choose_seams
 from geotranslate.translation.pipeline import translate_rows

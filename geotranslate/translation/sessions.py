@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from geotranslate import __version__
-from geotranslate.raster.disk import spell_bytes
 from geotranslate.raster.output import write_bytes
+from geotranslate.translation.memory import peak_device_memory, peak_memory
 
 if TYPE_CHECKING:
     import torch
@@ -127,29 +127,3 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def memory_in_words(device: torch.device) -> str:
-    """How much memory this process held at most, as a sentence; "" where no system tells."""
-    held, beside = peak_memory(), peak_device_memory(device)
-    words = [] if held is None else [spell_bytes(held)]
-    if beside is not None:
-        words.append(f"{spell_bytes(beside)} of the GPU's")
-    return f"It held at most {' and '.join(words)} of memory." if words else ""
-
-
-def peak_device_memory(device: torch.device) -> int | None:
-    """Bytes of a GPU's memory that this process held at most; None without one."""
-    import torch
-
-    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
-
-
-def peak_memory() -> int | None:
-    """Bytes of main memory that this process held at most; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

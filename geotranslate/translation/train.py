@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from geotranslate.errors import LostError, TrainingError
@@ -45,10 +44,10 @@ from geotranslate.translation.failures import left_alone, out_of_memory, went_wr
 from geotranslate.translation.guards import NAME as GUARDS_NAME
 from geotranslate.translation.guards import NO_NUMBER, Guards, Warned
 from geotranslate.translation.held_interrupts import held_interrupts
-from geotranslate.translation.kept_memory import kept_memory
 from geotranslate.translation.learner import Learner
 from geotranslate.translation.log import NAME as LOG_NAME
 from geotranslate.translation.log import Log
+from geotranslate.translation.memory import kept_memory, ran_out
 from geotranslate.translation.plan import Plan, generator_spec, plan_training
 from geotranslate.translation.precision import computing
 from geotranslate.translation.processes import join
@@ -159,7 +158,9 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Generator[Progre
                 _follow(plan, crew)
     except EndedError:
         return
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
         raise out_of_memory(plan, run) from error
     except LostError as error:
         # A process that failed has told why; one that died has not.

@@ -6,8 +6,9 @@
 ResNet-9 generators of width 64, discriminators of width 64, 3 bands on both sides; by default
 crops of 128 px, one an update. Norms are those of the papers, instance norm everywhere, or those
 that `geotranslate train` has by default: batch norm in the generator of Pix2Pix, spectral norm in
-discriminators. In each round all contenders do an update in turn, and the machine
-multiplies two matrices in our arithmetic, so that what else the machine does meets all of them:
+discriminators. Each contender has a process of its own. In each round all do an update in turn, and
+the machine multiplies two matrices in our arithmetic, so that what else the machine does meets all
+of them:
 
 * plain: eager, float32, contiguous, torch's own norms, an own call for each image, plain Adam
 * ours: the learner of `geotranslate train`, with its defaults but for norms and --compile
@@ -21,12 +22,13 @@ the matrix rate counts the operations of our step's convolutions and products on
 from __future__ import annotations
 
 import argparse
-import gc
+import multiprocessing
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -40,6 +42,7 @@ from geotranslate.translation.batch import Batch
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import Preparation, draw_for_pools, training_batches
 from geotranslate.translation.learner import Learner
+from geotranslate.translation.memory import kept_memory
 from geotranslate.translation.plan import Plan, plan_training
 
 WIDTH, BLOCKS = 64, 9
@@ -49,20 +52,58 @@ SEED = 0
 NORMS = {"papers": {"norm": "instance", "discriminator_norm": "instance"}, "defaults": {}}
 
 
-@dataclass
 class Contender:
-    """Something that does an update, and how long that took in each round."""
+    """What does updates, in a process of its own, as users have it; and how long they took."""
 
-    name: str
-    update: Callable[[int], None]
-    first: float = 0.0
-    seconds: list[float] = field(default_factory=list)
+    def __init__(self, name: str, plan: Plan) -> None:
+        self.name = name
+        self.seconds: list[float] = []
+        spawn = multiprocessing.get_context("spawn")
+        self._line, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(theirs, name, plan), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.operations: float = self._line.recv()
+        self.first = self.update(1)
+        self.update(2)
 
     def go(self, number: int) -> None:
-        start = time.perf_counter()
-        self.update(number)
-        wait()
-        self.seconds.append(time.perf_counter() - start)
+        """Do an update that counts."""
+        self.seconds.append(self.update(number))
+
+    def update(self, number: int) -> float:
+        """Do an update; gives its seconds."""
+        self._line.send(number)
+        seconds: float = self._line.recv()
+        return seconds
+
+    def end(self) -> None:
+        self._line.close()
+        self._process.join()
+
+
+def serve(line: Connection, name: str, plan: Plan) -> None:
+    """Do the updates whose numbers come, and send back how long each took."""
+    batches = list(prepared(plan, 4))
+    with nullcontext() if name == "plain" else kept_memory(plan.device):
+        update = plain_step(plan, batches) if name == "plain" else our_step(plan, batches)
+        line.send(operations_of(update) if name == "plain" else 0.0)
+        while True:
+            try:
+                number = line.recv()
+            except EOFError:
+                return
+            start = time.perf_counter()
+            update(number)
+            wait()
+            line.send(time.perf_counter() - start)
+
+
+def operations_of(update: Callable[[int], None]) -> float:
+    """What an update multiplies and adds in convolutions and products."""
+    with FlopCounterMode(display=False) as counter:
+        update(0)
+    return counter.get_total_flops()
 
 
 def main() -> None:
@@ -100,20 +141,9 @@ def compare(model: str, size: int, batch: int, words: argparse.Namespace) -> Non
         plans = [
             plan_training(chips, TrainConfig(**settings, compile=each)) for each in words.compile
         ]
-        batches = list(prepared(plans[0], 4))
-    contenders = [Contender("plain", plain_step(plans[0], batches))]
-    contenders += [Contender(name_of(plan), our_step(plan, batches)) for plan in plans]
-    operations = 0
-    for contender in contenders:
-        if contender.name == "plain":
-            with FlopCounterMode(display=False) as counter:
-                contender.go(1)
-            operations = counter.get_total_flops()
-        else:
-            contender.go(1)
-        contender.first = contender.seconds.pop()
-        contender.go(2)
-        contender.seconds.clear()
+        contenders = [Contender("plain", plans[0])]
+        contenders += [Contender(name_of(plan), plan) for plan in plans]
+    operations = contenders[0].operations
     rates = []
     for number in range(3, 3 + words.rounds):
         rates.append(matrix_rate(plans[0]))
@@ -135,8 +165,8 @@ def compare(model: str, size: int, batch: int, words: argparse.Namespace) -> Non
         f"| | | | {plans[0].arithmetic} products of {MATRIX} x {MATRIX}: "
         f"{median(rates) / 1e9:.0f} GFLOP/s; {operations / 1e9:.0f} GFLOP a step | | | | | |"
     )
-    del contenders
-    gc.collect()
+    for each in contenders:
+        each.end()
 
 
 def name_of(plan: Plan) -> str:

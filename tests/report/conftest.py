@@ -145,6 +145,7 @@ def a_session(**others: object) -> Session:
         "device": "NVIDIA H200",
         "cores": 16,
         "precision": "bf16",
+        "compiled": True,
         "memory_bytes": 2_500_000_000,
         "device_memory_bytes": 40_000_000_000,
         "system": "Linux-6.1",

@@ -59,6 +59,7 @@ def test_a_page_tells_what_the_run_folder_holds(make_run, make_chips):
         "Updates 1 to 60",
         "2026-03-04 05:06 UTC",
         "NVIDIA H200",
+        "bf16, compiled",
         "40 GB",
         "2.5 GB",
         "average over 0.08333",

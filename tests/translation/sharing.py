@@ -41,6 +41,9 @@ class Case:
     Attributes:
         masked: which halves of the batch have invalid pixels, the first image of it being wholly
             invalid where it is "both".
+        parts: in which each process computes its share, one after the other. Batch norm has
+            statistics and spectral norm a step of its own in each, so that with these more
+            processes do another update.
     """
 
     model: str
@@ -48,6 +51,7 @@ class Case:
     masked: str = "none"
     exact: bool = True
     discriminator_norm: str = "spectral"
+    parts: int = 1
 
 
 CASES = {
@@ -56,7 +60,9 @@ CASES = {
     "pix2pix, partly valid on one side": Case("pix2pix", "renorm", "first"),
     "pix2pix, renorm": Case("pix2pix", "renorm"),
     "pix2pix, float32": Case("pix2pix", "batch", "both", exact=False),
+    "pix2pix, in parts": Case("pix2pix", "channel", "both", True, "instance", parts=2),
     "cyclegan": Case("cyclegan", "batch"),
+    "cyclegan, in parts": Case("cyclegan", "instance", "none", True, "instance", parts=2),
     "cyclegan, partly valid": Case("cyclegan", "instance", "both", discriminator_norm="instance"),
     "cyclegan, partly valid on one side": Case("cyclegan", "batch", "first"),
     "cyclegan, float32": Case("cyclegan", "channel", "both", exact=False),
@@ -92,6 +98,7 @@ def _one_update(case, processes):
     generator = GeneratorSpec(width=8, blocks=2, norm=case.norm)
     discriminator = DiscriminatorSpec(width=8, norm=case.discriminator_norm)
     model = build_model(losses, generator, discriminator, bands_a=2, bands_b=3, seed=1)
+    model.parts = case.parts
     for network in model.networks.values():
         network.to(memory_format=torch.channels_last)
     for norm in (each for net in model.networks.values() for each in net.modules()):

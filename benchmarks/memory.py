@@ -22,8 +22,8 @@ from made_chips import make_chips
 from geotranslate.translation.config import TrainConfig
 from geotranslate.translation.data import Preparation, training_batches
 from geotranslate.translation.learner import Learner
+from geotranslate.translation.memory import kept_memory, peak_memory
 from geotranslate.translation.plan import plan_training
-from geotranslate.translation.sessions import peak_memory
 
 
 def main() -> None:
@@ -71,11 +71,12 @@ def measure(config: TrainConfig) -> tuple[int, float]:
     learner = Learner(plan)
     on_gpu = plan.device.type == "cuda"
     before = torch.cuda.memory_allocated() if on_gpu else peak_memory()
-    learner.learn(batch)
-    start = time.perf_counter()
-    losses = learner.learn(batch)
-    sum(float(loss) for loss in losses.values())
-    seconds = time.perf_counter() - start
+    with kept_memory(plan.device):
+        learner.learn(batch)
+        start = time.perf_counter()
+        losses = learner.learn(batch)
+        sum(float(loss) for loss in losses.values())
+        seconds = time.perf_counter() - start
     peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
     assert peak is not None
     assert before is not None

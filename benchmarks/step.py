@@ -6,9 +6,10 @@
 ResNet-9 generators of width 64, discriminators of width 64, 3 bands on both sides; by default
 crops of 128 px, one an update. Norms are those of the papers, instance norm everywhere, or those
 that `geotranslate train` has by default: batch norm in the generator of Pix2Pix, spectral norm in
-discriminators. Each contender has a process of its own. In each round all do an update in turn, and
-the machine multiplies two matrices in our arithmetic, so that what else the machine does meets all
-of them:
+discriminators (with crops one by one, batch norm is instance norm). Each contender has a process of
+its own, in which ours keeps memory between layers, as `train` does on a CPU. In each round all do
+an update in turn, and the machine multiplies two matrices in our arithmetic, so that what else the
+machine does meets all of them:
 
 * plain: eager, float32, contiguous, torch's own norms, an own call for each image, plain Adam
 * ours: the learner of `geotranslate train`, with its defaults but for norms and --compile
@@ -49,6 +50,9 @@ WIDTH, BLOCKS = 64, 9
 MATRIX = 2048
 SEED = 0
 
+COUNT = 0
+"""In place of an update's number: count its operations."""
+
 NORMS = {"papers": {"norm": "instance", "discriminator_norm": "instance"}, "defaults": {}}
 
 
@@ -63,19 +67,22 @@ class Contender:
         self._process = spawn.Process(target=serve, args=(theirs, name, plan), daemon=True)
         self._process.start()
         theirs.close()
-        self.operations: float = self._line.recv()
-        self.first = self.update(1)
-        self.update(2)
+        self._line.recv()  # its chips are read
+        self.first = self._ask(1)
+        self._ask(2)
 
     def go(self, number: int) -> None:
         """Do an update that counts."""
-        self.seconds.append(self.update(number))
+        self.seconds.append(self._ask(number))
 
-    def update(self, number: int) -> float:
-        """Do an update; gives its seconds."""
-        self._line.send(number)
-        seconds: float = self._line.recv()
-        return seconds
+    def operations(self) -> float:
+        """What an update multiplies and adds in convolutions and products."""
+        return self._ask(COUNT)
+
+    def _ask(self, what: int) -> float:
+        self._line.send(what)
+        answer: float = self._line.recv()
+        return answer
 
     def end(self) -> None:
         self._line.close()
@@ -87,23 +94,19 @@ def serve(line: Connection, name: str, plan: Plan) -> None:
     batches = list(prepared(plan, 4))
     with nullcontext() if name == "plain" else kept_memory(plan.device):
         update = plain_step(plan, batches) if name == "plain" else our_step(plan, batches)
-        line.send(operations_of(update) if name == "plain" else 0.0)
+        line.send(0.0)
         while True:
             try:
                 number = line.recv()
             except EOFError:
                 return
+            counter = FlopCounterMode(display=False) if number == COUNT else nullcontext()
             start = time.perf_counter()
-            update(number)
+            with counter:
+                update(number)
             wait()
-            line.send(time.perf_counter() - start)
-
-
-def operations_of(update: Callable[[int], None]) -> float:
-    """What an update multiplies and adds in convolutions and products."""
-    with FlopCounterMode(display=False) as counter:
-        update(0)
-    return counter.get_total_flops()
+            seconds = time.perf_counter() - start
+            line.send(counter.get_total_flops() if number == COUNT else seconds)
 
 
 def main() -> None:
@@ -143,7 +146,7 @@ def compare(model: str, size: int, batch: int, words: argparse.Namespace) -> Non
         ]
         contenders = [Contender("plain", plans[0])]
         contenders += [Contender(name_of(plan), plan) for plan in plans]
-    operations = contenders[0].operations
+    operations = contenders[0].operations()
     rates = []
     for number in range(3, 3 + words.rounds):
         rates.append(matrix_rate(plans[0]))

@@ -207,7 +207,7 @@ def test_the_grid_of_dense_takes_as_much_memory_as_the_docs_say(tmp_path):
         folder = tmp_path / str(side)
         folder.mkdir()
         peaks.append(peak_mb(DENSE.format(side=side), folder))
-    assert abs(peaks[1] - peaks[0] - 2 * 64 * 64 * 0.042) < 60
+    assert abs(peaks[1] - peaks[0] - 2 * 64 * 64 * 0.042) < TOGETHER_MB
 
 
 @pytest.mark.slow

@@ -24,8 +24,12 @@ GLANCE_SECONDS = 0.1
 """How often it is looked whether something still would."""
 
 STOPPING = (
-    "Stopping: what is begun ends first, {}. Ctrl-C then leaves at once, and nothing finished is "
-    "lost either way."
+    "Stopping: what is begun ends first, in {:.0f} s at most. Ctrl-C then leaves at once, and "
+    "nothing finished is lost either way."
+)
+STOPPING_UPDATE = (
+    "Stopping: the update under way ends first, however long it takes. Ctrl-C then leaves at once, "
+    "back to the newest checkpoint."
 )
 STOPPED = "Stopped. Run the same command again to go on from here."
 
@@ -50,8 +54,8 @@ class Interruption:
 def answered_interrupts() -> Iterator[Interruption]:
     """Answer Ctrl-C within a moment, and let the process outlive it by `GRACE_SECONDS` at most.
 
-    An update of a network is waited for longer than that, because all that was learned since the
-    last checkpoint would go with it.
+    Only an update of a network that is under way gets the time it takes, because all that was
+    learned since the last checkpoint would go with it.
 
     Python raises KeyboardInterrupt when the main thread is back from a library, and then the work
     ends tidily. Translating a window takes a library seconds, and joining a large raster minutes.
@@ -104,16 +108,15 @@ def _listen(ear: socket.socket, asked: Interruption) -> None:
     if asked.signal is None:
         return
     until = time.monotonic() + GRACE_SECONDS
-    limit = "however long it takes" if holding() else f"in {GRACE_SECONDS:.0f} s at most"
-    click.echo(STOPPING.format(limit), err=True)
-    left = False
-    while not left and time.monotonic() < until:
-        if holding():
+    patient, again = holding(), False
+    click.echo(STOPPING_UPDATE if patient else STOPPING.format(GRACE_SECONDS), err=True)
+    while not again and time.monotonic() < until:
+        if patient and holding():
             until = time.monotonic() + GRACE_SECONDS
         with suppress(TimeoutError):
             if _hear(ear, {signal.SIGINT}, until=time.monotonic() + GLANCE_SECONDS) is None:
                 return
-            left = True
+            again = True
     click.echo(STOPPED, err=True)
     os._exit(asked.status)
 

@@ -101,6 +101,9 @@ def train(
     RUN/model is what `geotranslate predict` takes, RUN/samples shows how it goes, RUN/report.html
     how it went. Interrupted at any moment, the same command goes on from the last checkpoint.
     """
+    from geotranslate.report.page import write_report
+    from geotranslate.translation.run_record import REPORT_NAME
+
     start, quiet = time.monotonic(), quiet or as_json
     given = {name: value for name, value in settings.items() if value is not None}
     if lr_find:
@@ -121,7 +124,9 @@ def train(
         told = ", ".join(f"{name} {getattr(plan.config, name)}" for name in changes)
         say(f"From here on with {told}.", quiet=quiet)
     done = _learn(plan, run, overwrite=overwrite, tensorboard=tensorboard, quiet=quiet)
-    sentences, values = _sum_up(plan, run, done, time.monotonic() - start)
+    # A run that was finished before is not touched, unless its process died right at the end.
+    page = write_report(run) if done or not (run / REPORT_NAME).exists() else run / REPORT_NAME
+    sentences, values = _sum_up(plan, run, page, done, time.monotonic() - start)
     finish(sentences, values, as_json=as_json)
 
 
@@ -186,16 +191,14 @@ def _learn(plan: Plan, run: Path, *, overwrite: bool, tensorboard: bool, quiet: 
         raise
 
 
-def _sum_up(plan: Plan, run: Path, done: int, seconds: float) -> tuple[str, dict[str, Any]]:
+def _sum_up(
+    plan: Plan, run: Path, page: Path, done: int, seconds: float
+) -> tuple[str, dict[str, Any]]:
     """What came of a run in sentences, and the same as values by name."""
-    from geotranslate.report.page import write_report
     from geotranslate.translation.bundle import FOLDER, read_bundle_record
     from geotranslate.translation.guards import read_guards
     from geotranslate.translation.memory import memory_in_words, peak_device_memory, peak_memory
-    from geotranslate.translation.run_record import REPORT_NAME
 
-    # A run that was finished before is not touched, unless its process died right at the end.
-    page = write_report(run) if done or not (run / REPORT_NAME).exists() else run / REPORT_NAME
     record, model, warnings = read_bundle_record(run), run / FOLDER, read_guards(run)
     if done:
         held = memory_in_words(plan.device)

@@ -29,7 +29,8 @@ class ReflectionPad(nn.ReflectionPad2d):
     """Pixels mirrored around the image, in the arithmetic of the image.
 
     Autocast on CPUs would compute it in float32, so that the convolution after it turns all of it
-    back to bfloat16: a tenth of the time of an update, for pixels that are only copied.
+    back to bfloat16, though pixels are only copied. On the way back the gradients of a pixel and
+    its mirror images are added in that arithmetic too.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002

@@ -146,8 +146,8 @@ class Engine:
         """
         try:
             yield
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+        except RuntimeError as error:
+            if not ran_out(error, self.device):
                 raise
             raise SettingError(
                 f"{count} window{'s' * (count > 1)} of {shape[1]} x {shape[0]} px at once do not "

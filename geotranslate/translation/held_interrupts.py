@@ -12,6 +12,7 @@ SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
 _bodies = 0
+"""Bodies of `held_interrupts` that are under way, one inside the other."""
 
 
 def holding() -> bool:
@@ -35,6 +36,7 @@ def held_interrupts() -> Iterator[None]:
         number: listener for number in SIGNALS if callable(listener := signal.getsignal(number))
     }
     came: list[int] = []
+    outside = _bodies
 
     def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)
@@ -42,10 +44,10 @@ def held_interrupts() -> Iterator[None]:
     try:
         for number in listeners:
             signal.signal(number, remember)
-        _bodies += 1
+        _bodies = outside + 1
         yield
     finally:
-        _bodies -= 1
+        _bodies = outside
         for number, listener in listeners.items():
             signal.signal(number, listener)
     for each in came:

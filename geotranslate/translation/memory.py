@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 """Parameters of mallopt(3)."""
 
-NEVER = 2**31 - 1
-"""So much may lie free at the end of the heap; the parameter is a C int."""
+NEVER = -1
+"""As a threshold: nothing is trimmed."""
 
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
 """What the library comes to by itself in a process that has freed large pieces."""
+
+OWN_WORDS = "GLIBC_TUNABLES", "MALLOC_"
+"""How variables begin by which a user tells the library himself."""
+
+_bodies = 0
+"""Bodies of `kept_memory` that are under way, in whatever order they end."""
 
 
 @contextmanager
@@ -31,32 +38,42 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     The GNU C library gives every piece of more than 32 MB back to the system as soon as it is free,
     and trims what lies free at the end of its heap. A layer then gets its memory anew, which the
     system fills with zeros page by page while nothing computes: a window of 1,024 px through a
-    generator of width 64 takes a million pages, a quarter of its time. With another C library, and
-    where a GPU computes, nothing is done.
+    generator of width 64 takes a million pages. With another C library, where a GPU computes, and
+    where the environment says how memory is kept, nothing is done; outside the main thread it
+    helps little.
 
     Args:
         device: where the network computes.
     """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    global _bodies
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc" or _is_told():
         yield
         return
     library = ctypes.CDLL(None)
     library.mallopt(MMAP_MAX, 0)
     library.mallopt(TRIM_THRESHOLD, NEVER)
+    _bodies += 1
     try:
         yield
     finally:
-        for parameter, value in USUAL.items():
-            library.mallopt(parameter, value)
-        library.malloc_trim(0)
+        _bodies -= 1
+        if not _bodies:
+            for parameter, value in USUAL.items():
+                library.mallopt(parameter, value)
+            library.malloc_trim(0)
 
 
-def ran_out(error: Exception) -> bool:
-    """Whether an error says that memory is used up; torch has no class for it on a CPU."""
+def _is_told() -> bool:
+    return any(name.startswith(OWN_WORDS) for name in os.environ)
+
+
+def ran_out(error: RuntimeError, device: torch.device) -> bool:
+    """Whether torch says that a device's memory is used up; for a CPU it has no own class."""
     import torch
 
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "DefaultCPUAllocator" in str(error)
+    if device.type == "cpu":
+        return "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 def memory_in_words(device: torch.device) -> str:

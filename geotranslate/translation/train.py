@@ -158,8 +158,8 @@ def learn(plan: Plan, run: Path, *, overwrite: bool = False) -> Generator[Progre
                 _follow(plan, crew)
     except EndedError:
         return
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+    except RuntimeError as error:
+        if not ran_out(error, plan.device):
             raise
         raise out_of_memory(plan, run) from error
     except LostError as error:

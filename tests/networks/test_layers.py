@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from geotranslate.networks.layers import LastConvolution
+from geotranslate.networks.layers import LastConvolution, ReflectionPad, RepeatedPixels
 
 
 @pytest.mark.parametrize("bands", [1, 3, LastConvolution.few, LastConvolution.few + 1])
@@ -21,3 +21,26 @@ def test_the_last_convolution_is_a_convolution(bands, bias):
     torch.testing.assert_close(given[0].grad, given[1].grad)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(
+    ("layer", "plain"),
+    [
+        (ReflectionPad(2), nn.ReflectionPad2d(2)),
+        (RepeatedPixels(), nn.Upsample(scale_factor=2, mode="nearest")),
+    ],
+)
+def test_pixels_that_are_only_copied_stay_in_the_arithmetic_they_are_in(layer, plain):
+    image = torch.randn(2, 8, 6, 5).to(torch.bfloat16, memory_format=torch.channels_last)
+    image.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        copied = layer(image)
+        assert plain(image).dtype == torch.float32  # what the layer is there for
+    assert copied.dtype == torch.bfloat16
+    assert copied.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(copied.float(), plain(image.float()))
+    weights = torch.randn_like(copied)
+    (found,) = torch.autograd.grad((copied * weights).sum(), image)
+    precise = image.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad((plain(precise) * weights.double()).sum(), precise)
+    torch.testing.assert_close(found.double(), wanted, rtol=0.02, atol=0.05)

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from geotranslate.translation.held_interrupts import held_interrupts
+from geotranslate.translation.held_interrupts import held_interrupts, holding
 
 
 def test_ctrl_c_comes_after_the_body_and_not_into_it():
@@ -81,3 +81,44 @@ def test_another_thread_has_no_signals_to_hold():
     thread.start()
     thread.join()
     assert done == ["body"]
+
+
+def test_whether_something_is_under_way_is_known_to_all_threads():
+    heard = []
+
+    def ask():
+        thread = threading.Thread(target=lambda: heard.append(holding()))
+        thread.start()
+        thread.join()
+
+    def fail():
+        with held_interrupts():
+            raise ValueError("went wrong")
+
+    ask()
+    with held_interrupts():
+        with held_interrupts():
+            ask()
+        ask()
+    ask()
+    with pytest.raises(ValueError, match="went wrong"):
+        fail()
+    ask()
+    assert heard == [False, True, True, False, False]
+
+
+def test_an_interrupt_while_listeners_are_exchanged_leaves_nothing_under_way(monkeypatch):
+    def interrupted(*args):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def work():
+        with held_interrupts():
+            pytest.fail("this is not reached")
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not holding()
+    with held_interrupts():
+        assert holding()

@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -259,18 +259,21 @@ def peak_mb() -> float:
     return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3
 
 
+def run_alone(*words: object) -> dict[str, float]:
+    """What this script finds with other words, in a process of its own."""
+    command = [sys.executable, __file__, *map(str, words)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def compare(work: Path, repeats: int) -> None:
     """All contenders in turn, each time in a process of its own."""
     names = [name for name in CONTENDERS if name != "monai" or find_spec("monai")]
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(repeats):
         for name, found in results.items():
-            output = work / f"{name}{number}.tif"
-            command = [sys.executable, __file__, "--contender", name, work, output]
-            done = subprocess.run(
-                list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True
-            )
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            found.append(run_alone("--contender", name, work, work / f"{name}{number}.tif"))
     with rasterio.open(work / "scene.tif") as scene:
         pixels = scene.width * scene.height
     one_window(work, work / "one_window.tif")
@@ -389,30 +392,37 @@ def network_as_we_run_it(work: Path, device: torch.device) -> nn.Module:
 
 
 def equal_windows(work: Path, repeats: int, side: int) -> None:
-    """Our way of computing against the plain one, both with one window of one size."""
-    device = choose_device()
-    values = windows_of(work, halo=0)[0][..., :side, :side].contiguous().to(device)
-    plain = plain_network(generator_of(work)).to(device)
-    fast = network_as_we_run_it(work, device)
-    ways: dict[str, Callable[[], Tensor]] = {
-        "plain": lambda: plain(values, PLAIN),
-        "float32": lambda: fast(values.contiguous(memory_format=torch.channels_last), PLAIN),
-        "bf16": lambda: in_bf16(fast, values, device),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    with torch.inference_mode():
-        for _ in range(repeats + 1):
-            for name, translate in ways.items():
-                seconds[name].append(seconds_of(translate, device))
-    base = median(seconds["plain"][1:])
+    """Our way of computing against the plain one, with one window of one size.
+
+    All in turn, each time in a process of its own: how memory is kept for one would serve the next.
+    """
+    seconds: dict[str, list[float]] = {"plain": [], "float32": [], "bf16": []}
+    for _ in range(repeats):
+        for name, found in seconds.items():
+            found.append(run_alone("--way", name, work, side)["seconds"])
+    base = median(seconds["plain"])
     print(f"One window of {side} px in memory; plain is eager, float32, contiguous, torch's norms.")
     print("\n| | seconds | plain / it |")
     print("|---|---|---|")
     for name, found in seconds.items():
-        print(f"| {name} | {median(found[1:]):.2f} | {base / median(found[1:]):.2f} |")
+        print(f"| {name} | {median(found):.2f} | {base / median(found):.2f} |")
     print()
     for name in ("float32", "bf16"):
-        show_bar(f"plain over {name}", base / median(seconds[name][1:]))
+        show_bar(f"plain over {name}", base / median(seconds[name]))
+
+
+def run_way(name: str, work: Path, side: int) -> dict[str, float]:
+    """Seconds of one window in one way of computing, after one that warms up."""
+    device = choose_device()
+    values = windows_of(work, halo=0)[0][..., :side, :side].contiguous().to(device)
+    generator = plain_network(generator_of(work)).to(device)
+    if name != "plain":
+        generator = network_as_we_run_it(work, device)
+    translate = {"plain": as_it_comes, "float32": in_float32, "bf16": in_bf16}[name]
+    kept = nullcontext() if name == "plain" else kept_memory(device)
+    with torch.inference_mode(), kept:
+        translate(generator, values, device)
+        return {"seconds": seconds_of(lambda: translate(generator, values, device), device)}
 
 
 def default_windows(work: Path, repeats: int) -> None:
@@ -529,10 +539,18 @@ def write_alone(work: Path, translated: Path) -> float:
 # ------------------------------------------------------------------------------------ the networks
 
 
+def as_it_comes(generator: nn.Module, values: Tensor, device: torch.device) -> Tensor:
+    translated: Tensor = generator(values, PLAIN)
+    return translated
+
+
+def in_float32(generator: nn.Module, values: Tensor, device: torch.device) -> Tensor:
+    return as_it_comes(generator, values.contiguous(memory_format=torch.channels_last), device)
+
+
 def in_bf16(generator: nn.Module, values: Tensor, device: torch.device) -> Tensor:
     with computing("bf16", device):
-        translated: Tensor = generator(values.contiguous(memory_format=torch.channels_last), PLAIN)
-    return translated
+        return in_float32(generator, values, device)
 
 
 class Plain(nn.Module):
@@ -579,10 +597,15 @@ def main() -> None:
         "--stages", nargs="?", type=int, const=10_000, metavar="SIDE", help="the stages alone"
     )
     parser.add_argument("--contender", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--way", nargs=3, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.contender:
         name, work, output = words.contender
         print(json.dumps(run_one(name, Path(work), Path(output))))
+        return
+    if words.way:
+        name, work, side = words.way
+        print(json.dumps(run_way(name, Path(work), int(side))))
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

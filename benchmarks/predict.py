@@ -620,10 +620,11 @@ def main() -> None:
             compare(work, words.repeats)
         with said_time("whole command"):
             whole_command(work, words.repeats)
+        few = min(words.repeats, 1 if words.quick else 2)
         with said_time("equal windows"):
-            equal_windows(work, words.repeats, side=EQUAL_WINDOW // (2 if words.quick else 1))
+            equal_windows(work, few, side=EQUAL_WINDOW // (2 if words.quick else 1))
         with said_time("default windows"):
-            default_windows(work, words.repeats)
+            default_windows(work, few)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ RATE = 2.25e11
 there too, about; with more cores updates are quicker, and compiling is not taken to be."""
 
 SAVED = 0.2
-"""Share of an update that compiling saves: 0.97 s became 0.77 s (CycleGAN, width 64, 128 px)."""
+"""Share of an update that compiling saves: 0.97 s became 0.77 s (CycleGAN, width 64, 128 px), when
+padding and Adam still cost more without it; `MARGIN` has room for that."""
 
 SECONDS: dict[ModelName, float] = {"pix2pix": 40.0, "cyclegan": 75.0}
 """What compiling takes on two cores; CycleGAN's was measured, it has twice the networks."""

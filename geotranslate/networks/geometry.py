@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geotranslate.errors import SettingError
 
 DOUBLE = 2
-"""The one factor by which networks here repeat pixels (`layers.RepeatedPixels`)."""
+"""The one factor by which networks here repeat pixels (``nn.Upsample``)."""
 
 
 @dataclass(frozen=True)

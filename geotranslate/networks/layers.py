@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geotranslate.choices import Norm
-from geotranslate.networks.geometry import DOUBLE
 from geotranslate.networks.norms import BatchNorm, ChannelNorm
 from geotranslate.networks.statistics import precise
 
@@ -35,18 +34,6 @@ class ReflectionPad(nn.ReflectionPad2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Pad ``input`` (N, C, H, W)."""
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input)
-
-
-class RepeatedPixels(nn.Upsample):
-    """Each pixel four times, in the arithmetic of the image; see `ReflectionPad`."""
-
-    def __init__(self) -> None:
-        super().__init__(scale_factor=DOUBLE, mode="nearest")
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Double ``input`` (N, C, H, W)."""
         with torch.autocast(input.device.type, enabled=False):
             return super().forward(input)
 

@@ -11,7 +11,6 @@ from geotranslate.networks.geometry import halo_of, layers_of, require_sides, to
 from geotranslate.networks.layers import (
     LastConvolution,
     ReflectionPad,
-    RepeatedPixels,
     in_float32,
     initialize_generator,
 )
@@ -124,7 +123,7 @@ def doubling(upsample: Upsample, in_channels: int, out_channels: int, *, bias: b
             in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias
         )
     return nn.Sequential(
-        RepeatedPixels(),
+        nn.Upsample(scale_factor=2, mode="nearest"),
         ReflectionPad(1),
         nn.Conv2d(in_channels, out_channels, 3, bias=bias),
     )

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from geotranslate.choices import Norm, Upsample
 from geotranslate.networks.context import PLAIN, Chain, Context
 from geotranslate.networks.geometry import halo_of, layers_of, require_sides, total_stride
-from geotranslate.networks.layers import RepeatedPixels, in_float32, initialize_generator
+from geotranslate.networks.layers import in_float32, initialize_generator
 from geotranslate.networks.norms import CENTRED, NORMS
 
 
@@ -86,6 +86,6 @@ def doubling(upsample: Upsample, in_channels: int, out_channels: int, *, bias: b
     if upsample == "transposed":
         return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
     return nn.Sequential(
-        RepeatedPixels(),
+        nn.Upsample(scale_factor=2, mode="nearest"),
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias),
     )

@@ -77,7 +77,7 @@ class Busy:
     def interrupt(self, number=signal.SIGINT):
         """Press Ctrl-C or do what a scheduler does, and wait for the answer."""
         self.process.send_signal(number)
-        wait_for(lambda: self.said.startswith("Stopping: ") and self.said.endswith("\n"))
+        wait_for(lambda: "Ctrl-C then leaves at once, " in self.said)
 
     def end(self, within=5):
         """Exit status and the last words."""

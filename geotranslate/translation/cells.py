@@ -93,7 +93,7 @@ def _measure_row(scene: Scene, row: int, engine: Engine, generator: nn.Module) -
         if not chips:
             continue
         with (
-            engine.within_memory(len(chips), (size, size), "--seams scene, or --device cpu"),
+            engine.within_memory(len(chips), (size, size), "--seams scene"),
             torch.inference_mode(),
             computing(engine.arithmetic, engine.device),
         ):

@@ -116,7 +116,6 @@ class Engine:
         """
         count = len(chips)
         mend = f"--batch {count // 2}" if count > 1 else "a smaller --size and --overwrite"
-        mend += ", or --device cpu and --overwrite"
         with self.within_memory(count, chips[0].grid.shape, mend):
             pixels, valid = self.prepare(chips)
             # Statistics that instance norm takes of a window are those of its valid pixels.
@@ -139,11 +138,13 @@ class Engine:
         Args:
             count: windows that are computed at once.
             shape: rows and columns of each.
-            mend: words to say instead.
+            mend: words to say instead; beside a GPU those for the CPU follow.
 
         Raises:
             SettingError: in place of torch's error.
         """
+        if self.device.type != "cpu":
+            mend += ", or --device cpu and --overwrite"
         try:
             yield
         except RuntimeError as error:

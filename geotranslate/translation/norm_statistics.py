@@ -211,7 +211,7 @@ def measure_sample(
     engine, (first, *_) = samples[0]
     count = sum(len(chips) for _, chips in samples)
     with (
-        engine.within_memory(count, first.grid.shape, "--device cpu"),
+        engine.within_memory(count, first.grid.shape, "--seams dense"),
         torch.inference_mode(),
         computing(engine.arithmetic, engine.device),
     ):

@@ -4,6 +4,7 @@ import torch
 from rasterio.crs import CRS
 from torch import nn
 
+from geotranslate.errors import SettingError
 from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN
 from geotranslate.raster.domain import Band, Domain, to_dtype
@@ -118,3 +119,13 @@ def test_bf16_is_near_float32_and_not_the_same():
 )
 def test_a_batch_is_one_window_on_a_cpu_and_a_megapixel_elsewhere(device, size, batch):
     assert good_batch(size, torch.device(device)) == batch
+
+
+def test_beside_a_gpu_a_cpu_is_a_way_out_too():
+    there = engine(Watched())
+    there.device = torch.device("cuda")
+    said = r"2 windows of 9 x 8 px .* memory of cuda\. Say less, or --device cpu and --overwrite\.$"
+    with pytest.raises(SettingError, match=said), there.within_memory(2, (8, 9), "less"):
+        raise torch.OutOfMemoryError
+    with pytest.raises(RuntimeError, match="shapes"), there.within_memory(2, (8, 9), "less"):
+        raise RuntimeError("shapes do not match")

@@ -207,7 +207,8 @@ def test_the_grid_of_dense_takes_as_much_memory_as_the_docs_say(tmp_path):
         folder = tmp_path / str(side)
         folder.mkdir()
         peaks.append(peak_mb(DENSE.format(side=side), folder))
-    assert abs(peaks[1] - peaks[0] - 2 * 64 * 64 * 0.042) < TOGETHER_MB
+    around = 60  # the rest of two processes
+    assert abs(peaks[1] - peaks[0] - 2 * 64 * 64 * 0.042) < around
 
 
 @pytest.mark.slow

@@ -457,7 +457,7 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(
         running.wait_there()
         clock = FairClock(running.process.pid)
         running.process.send_signal(signal.SIGINT)
-        assert running.reach(lambda: "Stopping: what is begun ends first" in running.said)
+        assert running.reach(lambda: " ends first, " in running.said)
         assert clock.read() < 1
         running.go_on()
         assert not running.reach(lambda: clock.read() > 5)

@@ -53,7 +53,8 @@ logger = logging.getLogger(__name__)
 # A chip, its world file, and what map programs write beside a chip they show.
 CHIP_FILE = re.compile(r"\d{9}\.(tif|tfw)(\.part|\.aux\.xml|\.ovr)?")
 
-# What describes chips, finished or not. GeoPackages are begun under another kind of name.
+# What describes chips, finished or not. GeoPackages are begun under another kind of name, and GDAL
+# builds their spatial index in a file beside them.
 DESCRIPTIONS = (
     TILE_NAME,
     CHIPS_NAME,
@@ -64,7 +65,8 @@ DESCRIPTIONS = (
     SUMMARY,
 )
 FOLDER_FILE = re.compile(
-    rf"(\.part\.)?({'|'.join(map(re.escape, DESCRIPTIONS))})(\.part|-journal)?"
+    rf"(\.part\.)?({'|'.join(map(re.escape, DESCRIPTIONS))})"
+    r"(\.part|-journal|\.tmp_rtree_\w+\.db(-journal)?)?"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -62,15 +63,15 @@ def write_geopackage(
     """
     # GDAL knows a GeoPackage, and a GTI index, by how its name ends.
     part = path.with_name(f".part.{path.name}")
-    part.unlink(missing_ok=True)
     try:
         with explained(path), fixed_date():
+            _remove_begun(part)
             _write_layer(part, table, layer, layer_metadata)
             if gti is not None:
                 _add_gti(part, gti)
             settle(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        _remove_begun(part)
 
 
 @contextmanager
@@ -119,6 +120,12 @@ def _signed_area(ring: shapely.LinearRing) -> float:
     """Above 0 where most of it runs counter-clockwise, whether or not it crosses itself."""
     x, y = shapely.get_coordinates(ring).T
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
+
+
+def _remove_begun(part: Path) -> None:
+    """Remove an unfinished file, and the journal and spatial index that GDAL keeps beside it."""
+    for file in part.parent.glob(f"{glob.escape(part.name)}*"):
+        file.unlink(missing_ok=True)
 
 
 def _write_layer(

@@ -69,6 +69,8 @@ class GeoTiff:
         self.masked = nodata is None if masked is None else masked
         self._part = path.with_name(path.name + ".part")
         with explained(path):
+            # GDAL opens what it is to replace, and fails where a kill cut that off in its header.
+            self._part.unlink(missing_ok=True)
             self._dataset = rasterio.open(
                 self._part,
                 "w",

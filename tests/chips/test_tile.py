@@ -511,7 +511,10 @@ def test_starting_over_leaves_no_empty_folder_and_nothing_half_written(pair, tmp
     tile(folder, **pair)
     for name in ("000000003.tif.part", "000000003.tfw.part", "000000001.tif.aux.xml"):
         (folder / "images" / name).touch()
-    for name in (".part.chips.gpkg", "tile.json.part", "stats.txt.part"):
+    for name in (
+        *(".part.chips.gpkg", ".part.chips.gpkg-journal", ".part.chips.gpkg.tmp_rtree_chips.db"),
+        *("tile.json.part", "stats.txt.part"),
+    ):
         (folder / name).touch()
     tile(folder, overwrite=True, **pair | {"layout": "cyclegan"})
     tile(tmp_path / "fresh", **pair | {"layout": "cyclegan"})

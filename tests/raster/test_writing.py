@@ -73,6 +73,19 @@ class TestGeoTiff:
         assert scene.grid == grid
         assert scene.bands == BANDS
 
+    @pytest.mark.parametrize("length", [0, 1, 4, 8, 20, 100, 160, 300, 1000])
+    def test_what_a_kill_cut_off_anywhere_is_in_nobodys_way(self, tmp_path, length):
+        grid = grid_of(300, 260)
+        pixels, valid = noise("uint8", grid)
+        for number in range(2):
+            with GeoTiff(tmp_path / f"{number}.tif", grid, bands=BANDS, dtype="uint8") as file:
+                file.write(whole(grid), pixels, valid)
+            part = tmp_path / f"{number + 1}.tif.part"
+            part.write_bytes((tmp_path / f"{number}.tif").read_bytes()[:length])
+        part.unlink()
+        assert {path.name for path in tmp_path.iterdir()} == {"0.tif", "1.tif"}
+        assert (tmp_path / "0.tif").read_bytes() == (tmp_path / "1.tif").read_bytes()
+
     def test_files_are_on_the_disk_before_they_have_their_names(self, tmp_path, monkeypatch):
         grid = grid_of(20, 30)
         pixels, valid = noise("uint8", grid)

@@ -24,13 +24,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.windows import Window
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
 from geotranslate.errors import SettingError
 from geotranslate.raster.domain import Band, to_physical
-from geotranslate.raster.grid import split_window
 from geotranslate.raster.mosaic.adjustment import Adjustment, constant
 from geotranslate.raster.mosaic.layers import Layers
 from geotranslate.raster.mosaic.plan import MosaicPlan, find_anchor
@@ -231,10 +231,17 @@ def _look_at(plan: MosaicPlan, layers: Layers, one: int, other: int) -> Iterator
     """Two pieces at places all over their overlap, until enough pixels are valid in both."""
     overlap = plan.pieces[one].window.intersection(plan.pieces[other].window)
     overlap = overlap.intersection(plan.grid.whole)
-    places = list(split_window(overlap, PLACE, PLACE))
+    rows, cols = -(-int(overlap.height) // PLACE), -(-int(overlap.width) // PLACE)
     pixels = 0
-    for index in np.random.default_rng(0).permutation(len(places))[:MOST_PLACES]:
-        ours, theirs = (layers.read(piece, places[index], weighted=False) for piece in (one, other))
+    for index in np.random.default_rng(0).permutation(rows * cols)[:MOST_PLACES]:
+        row, col = divmod(int(index), cols)
+        place = Window(
+            col_off=overlap.col_off + col * PLACE,
+            row_off=overlap.row_off + row * PLACE,
+            width=PLACE,
+            height=PLACE,
+        ).intersection(overlap)
+        ours, theirs = (layers.read(piece, place, weighted=False) for piece in (one, other))
         if ours is None or theirs is None:
             continue
         stored = np.stack([ours.pixels, theirs.pixels])

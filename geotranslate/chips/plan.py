@@ -30,6 +30,7 @@ from geotranslate.chips.windows import (
 from geotranslate.errors import ChipsError, GridError, SettingError
 from geotranslate.raster.area import read_area
 from geotranslate.raster.grid import Grid, spell_place
+from geotranslate.raster.writing import check_crs
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ def plan_tiles(settings: TileConfig) -> TilePlan:
     Raises:
         RasterError: a scene is missing, damaged, or of a kind that cannot be cut.
         BandError: a band is not there, or the scenes of a domain are not of one kind.
-        GridError: A and B do not meet, or pixel sizes within a domain do not go together.
+        GridError: A and B do not meet, pixel sizes within a domain do not go together, or a
+            GeoTIFF cannot hold the CRS of chips.
         SettingError: no scene is as large as a chip, or the area of interest is of no use.
         ChipsError: no window is left.
     """
@@ -153,6 +155,9 @@ def plan_tiles(settings: TileConfig) -> TilePlan:
         ),
     }
     domains = ["a"] if layout.paired else ["a", "b"]
+    for domain in domains:
+        for grid in sources[domain].grids:
+            check_crs(grid)
     sieves = {domain: Sieve(_lay(domain, sources[domain], settings)) for domain in domains}
     partners: tuple[tuple[int, ...], ...] = ()
     if layout.paired:

@@ -14,14 +14,16 @@ import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
+from rasterio.warp import transform
 from rasterio.windows import Window
 
-from geotranslate.errors import OutputError, reason
+from geotranslate.errors import GridError, OutputError, reason
 from geotranslate.raster.domain import Band
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import SLACK, Grid
 from geotranslate.raster.output import check_unchanged, explained, settle
 from geotranslate.raster.reading import bounded_cache, many_files
 from geotranslate.raster.vrt import Source, build_vrt
@@ -64,7 +66,12 @@ class GeoTiff:
             masked: keep validity in an internal mask; by default where there is no nodata value.
             passing: it is read by us alone, and once: packed in a quarter of the time, by a
                 method that not every program knows.
+
+        Raises:
+            GridError: a GeoTIFF cannot hold the CRS.
+            OutputError: the file cannot be written.
         """
+        check_crs(grid)
         self.path = path
         self.masked = nodata is None if masked is None else masked
         self._part = path.with_name(path.name + ".part")
@@ -192,10 +199,14 @@ def check_readable(path: Path, grid: Grid | None = None) -> None:
             last = Window(col_off=dataset.width - 1, row_off=dataset.height - 1, width=1, height=1)
             dataset.read(window=last)
             dataset.read_masks(window=last)
-            if grid and (dataset.shape != grid.shape or dataset.transform != grid.transform):
+            if grid and not (
+                dataset.shape == grid.shape
+                and dataset.transform == grid.transform
+                and _says_place(dataset.crs, grid)
+            ):
                 raise OutputError(
-                    f"{path} came out with another grid than it was given, so it would lie in the "
-                    "wrong place. This is a fault of geotranslate or GDAL: please report it."
+                    f"{path} came out with another grid than it was given, {grid}, so it would lie "
+                    "in the wrong place. This is a fault of geotranslate or GDAL: please report it."
                 )
     except RasterioError as error:
         raise OutputError(
@@ -203,6 +214,54 @@ def check_readable(path: Path, grid: Grid | None = None) -> None:
             "because the disk is full. Make room and run the same command again: what is finished "
             "is kept."
         ) from error
+
+
+def check_crs(grid: Grid) -> None:
+    """Refuse a coordinate reference system that a GeoTIFF cannot hold, before any work.
+
+    GDAL writes such a one into a file beside it, without which the GeoTIFF lies nowhere.
+
+    Args:
+        grid: of the GeoTIFF to be.
+
+    Raises:
+        GridError: with the mend.
+    """
+    if not _says_place(_through_geotiff(grid.crs), grid):
+        number = grid.crs.to_epsg()
+        code = f"EPSG:{number}" if number else "EPSG:..."
+        raise GridError(
+            "GeoTIFFs have no words for the coordinate reference system "
+            f"{grid.crs.to_proj4() or grid.crs.to_string()}, so nobody would know where the result "
+            f"lies. Choose one that has a code: `geotranslate mosaic --crs {code}` brings rasters "
+            "into it."
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _through_geotiff(crs: CRS) -> CRS | None:
+    """A CRS as it comes back from a GeoTIFF without files beside it."""
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
+        pixel = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+        with memory.open(driver="GTiff", crs=crs, transform=Affine.scale(2), **pixel):
+            pass
+        with memory.open() as dataset:
+            return dataset.crs
+
+
+def _says_place(crs: CRS | None, grid: Grid) -> bool:
+    """Whether a CRS, however worded, puts a grid where its own does."""
+    if crs is None or crs == grid.crs:
+        return crs is not None
+    left, bottom, right, top = grid.bounds
+    xs, ys = [left, (left + right) / 2, right], [bottom, (bottom + top) / 2, top]
+    try:
+        moved = transform(grid.crs, crs, xs, ys)
+    except (RasterioError, CPLE_BaseError):  # of a local CRS nobody knows more than its name
+        return not any((one.is_projected or one.is_geographic) for one in (crs, grid.crs))
+    off = np.abs(np.subtract(moved, (xs, ys))).max(axis=0)
+    known = np.isfinite(off)  # a grid may reach beyond what its CRS knows of the world
+    return bool(known.any() and (off[known] <= SLACK * min(grid.resolution)).all())
 
 
 @functools.cache

@@ -33,7 +33,7 @@ from geotranslate.raster.output import (
 )
 from geotranslate.raster.scene import expand_paths
 from geotranslate.raster.vrt import Source
-from geotranslate.raster.writing import BLOCK, write_cog
+from geotranslate.raster.writing import BLOCK, check_crs, write_cog
 from geotranslate.translation.bundle import Bundle, load_bundle
 from geotranslate.translation.engine import good_batch
 from geotranslate.translation.memory import kept_memory
@@ -120,7 +120,8 @@ def predict_scenes(
         BundleError: there is no model, it is damaged, or has no way back.
         RasterError: a scene cannot be read.
         BandError: a scene has other bands than the model takes.
-        GridError: nothing lies inside bounds and area, or the pixel size is off by a factor of 2.
+        GridError: nothing lies inside bounds and area, the pixel size is off by a factor of 2, or
+            a GeoTIFF cannot hold the scene's CRS.
         SettingError: a setting cannot work with this model, two scenes would get one output, most
             values are none the model knows, or a batch does not fit into the GPU's memory.
         OutputError: an output cannot be written, is there already, made by other words, or cannot
@@ -221,6 +222,7 @@ def _plan_scene(
     with open_again() as scene:
         area = read_area(config.aoi, scene.grid.crs, scene.grid.bounds) if config.aoi else None
         part = wanted_part(path, scene.grid, config.bounds, area)
+        check_crs(scene.grid)
         check_scene(scene, source, part, force=config.force)
         own_words = {"aoi": area.identity if area else None, "scene": scene.identity()}
         return ScenePlan(

@@ -100,6 +100,14 @@ def test_a_local_coordinate_system_meets_no_other_and_the_refusal_says_so(scene)
         plan_tiles(TileConfig(a=[scene("a.tif")], b=[local], **WORDS))
 
 
+def test_a_crs_that_no_chip_can_hold_is_refused(scene):
+    a, b = scene("a.tif", crs="+proj=nsper +h=3000000 +lat_0=36 +lon_0=15"), scene("b.tif")
+    with pytest.raises(GridError, match="Choose one that has a code"):
+        plan_tiles(TileConfig(a=[a], b=[a], **WORDS))
+    # Pairs lie on the grid of A alone.
+    plan_tiles(TileConfig(a=[b], b=[b, a], **WORDS))
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:3857"])
 @pytest.mark.parametrize(
     ("words", "columns"), [({}, {16, 24}), ({"aoi_touching": True}, {8, 16, 24, 32})]

@@ -15,7 +15,14 @@ from rasterio.crs import CRS
 from geotranslate.choices import MOSAIC_BLENDS
 from geotranslate.errors import GridError, SettingError
 from geotranslate.raster.domain import Band
-from geotranslate.raster.mosaic import MosaicSettings, mosaic_rasters, plan, plan_mosaic, write
+from geotranslate.raster.mosaic import (
+    MosaicSettings,
+    check_mosaic,
+    mosaic_rasters,
+    plan,
+    plan_mosaic,
+    write,
+)
 from geotranslate.raster.mosaic.cutlines import write_footprints
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
@@ -347,6 +354,14 @@ class TestRefusals:
     def test_grids_that_cannot_be_are_refused_with_the_mend(self, path, tmp_path, words, mend):
         with pytest.raises(GridError, match=mend):
             join([path], tmp_path / "out.tif", **words)
+
+    def test_a_crs_that_no_geotiff_holds_is_refused_before_a_pixel_is_read(self, path, tmp_path):
+        output = tmp_path / "out.tif"
+        made = plan_mosaic([path], output, MosaicSettings(crs="+proj=eqearth"))
+        with pytest.raises(GridError, match=r"mosaic --crs EPSG:8857`"):
+            check_mosaic(made, output)
+        assert list(tmp_path.iterdir()) == [path]
+        assert join([path], output, crs="EPSG:8857")[0].grid.crs == CRS.from_epsg(8857)
 
     def test_a_scene_that_has_no_place_in_the_crs_is_refused(self, path, make_raster, tmp_path):
         local = 'LOCAL_CS["site",UNIT["metre",1]]'

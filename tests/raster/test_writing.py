@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -11,14 +12,22 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import RasterioIOError
 from rasterio.io import MemoryFile
+from rasterio.warp import transform
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
-from geotranslate.errors import OutputError
+from geotranslate.errors import GridError, OutputError
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.vrt import Source
-from geotranslate.raster.writing import GeoTiff, check_readable, quickest_codec, write_cog
+from geotranslate.raster.writing import (
+    GeoTiff,
+    check_crs,
+    check_readable,
+    quickest_codec,
+    write_cog,
+)
+from tests.conftest import NORTH_UP
 from tests.reading_back import read
 
 BANDS = (
@@ -242,6 +251,62 @@ def test_a_file_that_was_cut_off_is_found_out(make_raster):
             file.truncate(path.stat().st_size - lost)
         with pytest.raises(OutputError, match="cannot be read back"):
             check_readable(path)
+
+
+HELD = [
+    *("EPSG:32633", "EPSG:3035", "EPSG:3857", "EPSG:4326", "EPSG:27700", "EPSG:5514", "EPSG:8857"),
+    *("EPSG:7415", "EPSG:5972", "EPSG:4979", "EPSG:2263", "EPSG:4807", "ESRI:102008", "OGC:CRS84"),
+    "+proj=tmerc +lat_0=1 +lon_0=2 +k=0.9 +x_0=1000 +y_0=5 +ellps=GRS80",
+    "+proj=tmerc +lon_0=9 +x_0=3500000 +ellps=bessel +towgs84=598,73,418,0.2,0.05,-2.4,6.7",
+    "+proj=laea +lat_0=50 +lon_0=10 +R=6370997",
+    "+proj=eqc +R=1737400",
+    'LOCAL_CS["site",UNIT["metre",1]]',
+    'ENGCRS["site",EDATUM["here"],CS[Cartesian,2],AXIS["(E)",east],AXIS["(N)",north],'
+    'LENGTHUNIT["metre",1]]',
+]
+
+
+class TestCrs:
+    @pytest.mark.parametrize("words", HELD)
+    def test_it_comes_back_from_a_file_that_is_alone(self, tmp_path, words):
+        crs = CRS.from_user_input(words)
+        step = 0.01 if crs.is_geographic else 10
+        grid = Grid(crs, Affine(step, 0, 10, 0, -step, 45), 7, 5)
+        sources = write_rows(tmp_path, grid, *noise("uint8", grid))
+        output = tmp_path / "moved" / "out.tif"
+        output.parent.mkdir()
+        write_cog(output, sources, grid, bands=BANDS, dtype="uint8", scratch=tmp_path)
+        assert [path.name for path in output.parent.iterdir()] == ["out.tif"]
+        with rasterio.open(output) as file:
+            if crs.is_geographic or crs.is_projected:
+                places = transform(crs, file.crs, [10, 10 + step], [45, 45 - step])
+                np.testing.assert_allclose(places, [[10, 10 + step], [45, 45 - step]])
+            else:
+                assert "site" in file.crs.to_wkt()
+
+    @pytest.mark.parametrize(
+        ("words", "code"),
+        [
+            ("+proj=eqearth", "EPSG:8857"),
+            ("+proj=nsper +h=3000000 +lat_0=40", "EPSG:..."),
+            ("+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39 +lon_0=180", "EPSG:..."),
+            ("+proj=krovak", "EPSG:5514"),  # comes back with its axes exchanged
+        ],
+    )
+    def test_one_that_would_be_lost_is_refused_with_the_mend(self, tmp_path, words, code):
+        grid = Grid(CRS.from_user_input(words), NORTH_UP, 7, 5)
+        mend = re.escape(f"`geotranslate mosaic --crs {code}` brings rasters into it.")
+        with pytest.raises(GridError, match=mend):
+            check_crs(grid)
+        with pytest.raises(GridError, match=mend):
+            GeoTiff(tmp_path / "a.tif", grid, bands=BANDS, dtype="uint8")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_another_than_was_written_is_found_out(self, make_raster):
+        path = make_raster("a.tif", np.ones((1, 5, 7), np.uint8))
+        check_readable(path, Grid(CRS.from_epsg(32633), NORTH_UP, 7, 5))
+        with pytest.raises(OutputError, match="another grid than it was given"):
+            check_readable(path, Grid(CRS.from_epsg(32634), NORTH_UP, 7, 5))
 
 
 FULL_DISK = """

@@ -768,6 +768,14 @@ def test_a_model_without_a_way_back_is_refused_with_the_mend(bundle, sar_scene, 
         steps_of(bundle, [sar_scene], tmp_path / "out.tif", direction="ba")
 
 
+def test_a_crs_that_no_output_can_hold_is_refused(bundle, make_raster, tmp_path):
+    pixels, _ = sar_pixels(20, 20)
+    scene = make_raster("sar.tif", pixels, bands=SAR.bands, nodata=SAR.nodata, crs="+proj=eqearth")
+    with pytest.raises(GridError, match="mosaic --crs EPSG:8857`"):
+        steps_of(bundle, [scene], tmp_path / "out.tif")
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_two_scenes_of_one_name_are_refused(bundle, make_raster, tmp_path):
     pixels, _ = sar_pixels(20, 20)
     scenes = [make_raster(f"{name}/sar.tif", pixels, bands=SAR.bands) for name in "ab"]

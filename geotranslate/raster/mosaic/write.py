@@ -30,7 +30,7 @@ from geotranslate.raster.output import FileJob, file_job, is_finished, record_ta
 from geotranslate.raster.reading import open_many
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source, build_vrt
-from geotranslate.raster.writing import BLOCK, GeoTiff, write_cog
+from geotranslate.raster.writing import BLOCK, GeoTiff, check_crs, write_cog
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -61,6 +61,7 @@ def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
     Raises:
         RasterError: an input is damaged.
         SettingError: the output is no GeoTIFF, or scenes cannot be matched.
+        GridError: a GeoTIFF cannot hold the CRS.
         OutputError: the output cannot be written, or is there with other words.
     """
     check_mosaic(plan, output, overwrite=overwrite)
@@ -85,6 +86,7 @@ def check_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
     Raises:
         SettingError: the output is not named like a GeoTIFF, or scenes that are to be matched
             do not overlap.
+        GridError: a GeoTIFF cannot hold the CRS.
         OutputError: the disk is too small, or the output is there or begun, with other words.
     """
     if output.suffix.lower() not in SUFFIXES:
@@ -93,6 +95,7 @@ def check_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
             f"would take it for something else. Name it {output.with_suffix(SUFFIXES[0])}, or say "
             "--virtual for an index named .vrt."
         )
+    check_crs(plan.grid)
     if plan.settings.match is not None:
         check_joined([piece.path for piece in plan.pieces], plan.pairs)
     if not is_finished(output, plan.record, overwrite=overwrite):

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.dtypes import _gdal_typename
 
 from geotranslate.raster.domain import Band
 from geotranslate.raster.writing import describe_bands
@@ -74,6 +75,38 @@ def make_raster(tmp_path: Path) -> MakeRaster:
         return path
 
     return make
+
+
+STACKED_BAND = """<VRTRasterBand dataType="{kind}" band="{band}">
+<Description>{name}</Description>{nodata}
+<SimpleSource><SourceFilename relativeToVRT="1">{file}</SourceFilename></SimpleSource>
+</VRTRasterBand>"""
+
+
+@pytest.fixture
+def stack_bands(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a VRT below ``tmp_path`` of the first bands of files beside it; returns its path.
+
+    It keeps their types and nodata values, as `gdalbuildvrt -separate` does. Bands are given by
+    their names.
+    """
+
+    def stack(name: str, **files: Path) -> Path:
+        bands = []
+        for band, (description, path) in enumerate(files.items(), start=1):
+            with rasterio.open(path) as file:
+                said = f"<NoDataValue>{file.nodata}</NoDataValue>" if file.nodata else ""
+                kind = _gdal_typename(file.dtypes[0])
+                crs, place = file.crs.to_wkt(), ", ".join(map(repr, file.transform.to_gdal()))
+                rows, cols = file.shape
+            words = {"kind": kind, "band": band, "name": description, "nodata": said}
+            bands.append(STACKED_BAND.format(file=path.name, **words))
+        head = f'<VRTDataset rasterXSize="{cols}" rasterYSize="{rows}"><SRS>{crs}</SRS>'
+        place = f"<GeoTransform>{place}</GeoTransform>"
+        (tmp_path / name).write_text(head + place + "".join(bands) + "</VRTDataset>")
+        return tmp_path / name
+
+    return stack
 
 
 @pytest.fixture

@@ -118,10 +118,11 @@ def read_pixels(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Pixels (bands, rows, cols) as stored, and where (rows, cols) every band holds data.
 
-    A pixel is invalid where any of the file's mask, alpha band and nodata values says so, where
-    it has the value ``nodata``, and where it is no number.
+    Bands of different types come in the one that holds all of them. A pixel is invalid where any
+    of the file's mask, alpha band and nodata values says so, where it has the value ``nodata``,
+    and where it is no number.
     """
-    pixels = dataset.read(indexes, window=window)
+    pixels = _read_together(dataset, indexes, window)
     valid = np.ones(pixels.shape[1:], bool)
     # GDAL's own mask is the first it finds: with a mask it forgets nodata, with nodata alpha.
     alpha = _alpha(dataset)
@@ -133,9 +134,10 @@ def read_pixels(
         valid &= dataset.read(index, window=window) > 0
     values = nodata_values(dataset)
     for index, band in zip(indexes, pixels, strict=True):
+        stored = np.dtype(dataset.dtypes[index - 1])
         for value in (values[index - 1], nodata):
-            if value is not None and can_hold(band.dtype, value):
-                valid &= band != band.dtype.type(value)
+            if value is not None and can_hold(stored, value):
+                valid &= band != stored.type(value)
     if np.issubdtype(pixels.dtype, np.floating):
         valid &= np.isfinite(pixels).all(axis=0)
     return pixels, valid
@@ -207,6 +209,17 @@ def choose_bands(
     names = {(dataset.descriptions[i - 1] or "").strip().lower(): i for i in reversed(data)}
     names.pop("", None)
     return [_band_index(dataset, str(band).strip(), data, names) for band in asked]
+
+
+def _read_together(
+    dataset: rasterio.DatasetReader, indexes: Sequence[int], window: Window | None
+) -> NDArray[Any]:
+    """Bands in the type that holds all of them; rasterio itself reads bands of one type only."""
+    if len({dataset.dtypes[index - 1] for index in indexes}) == 1:
+        pixels: NDArray[Any] = dataset.read(indexes, window=window)
+        return pixels
+    dtype = stored_type(dataset, indexes)
+    return np.stack([dataset.read(index, window=window).astype(dtype) for index in indexes])
 
 
 def _quiet_range_check() -> np.errstate:

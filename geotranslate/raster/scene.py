@@ -30,7 +30,6 @@ from geotranslate.raster.reading import (
     read_pixels,
     stored_bands,
     stored_nodata,
-    stored_type,
     stored_validity,
     striped_bytes,
 )
@@ -89,7 +88,8 @@ class Scene:
         path: as given.
         grid: where the pixels lie.
         bands: name, unit, scale of each band that :meth:`read` gives.
-        dtype: numpy's name of the type that :meth:`read` gives.
+        types: numpy's name of each band's type in the file; of decibels, float32.
+        dtype: numpy's name of the type that :meth:`read` gives, which holds all bands.
         nodata: stored value for "nothing here"; None where the file says it another way.
     """
 
@@ -115,10 +115,11 @@ class Scene:
         self._decibel = decibel if any(self._linear) else None
         if self._decibel:
             self.bands = tuple(Band(name=b.name, unit="dB", color=b.color) for b in stored)
-            self.dtype = "float32"
+            self.types = ("float32",) * len(stored)
         else:
             self.bands = stored
-            self.dtype = stored_type(self._dataset, self._indexes).name
+            self.types = tuple(self._dataset.dtypes[index - 1] for index in self._indexes)
+        self.dtype = np.result_type(*self.types).name
         self._nodata_given = nodata
         if nodata is not None:
             _check_nodata(nodata, self._dataset, self._indexes)

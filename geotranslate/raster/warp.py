@@ -92,7 +92,7 @@ def check_same_kind(first: Scene, other: Scene) -> None:
         ("units", [b.unit for b in first.bands], [b.unit for b in other.bands]),
         ("scales", [b.scale for b in first.bands], [b.scale for b in other.bands]),
         ("offsets", [b.offset for b in first.bands], [b.offset for b in other.bands]),
-        ("types", [first.dtype], [other.dtype]),
+        ("types", first.types, other.types),
     ):
         if ours != theirs:
             raise BandError(

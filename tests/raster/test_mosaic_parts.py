@@ -172,6 +172,35 @@ class TestBands:
         expected = np.where(better, june, may)[:2]
         np.testing.assert_array_equal(chip.pixels[:, chip.valid], expected[:, chip.valid])
 
+    @pytest.mark.parametrize("words", [{}, {"resolution": (20, 20), "resampling": "nearest"}])
+    def test_the_quality_may_be_of_another_type(self, make_raster, stack_bands, tmp_path, words):
+        dates = []
+        for date, value, clear in (("may", 16_777_217, 0.25), ("june", 7, 0.5)):
+            data = make_raster(f"{date}d.tif", np.full((1, 8, 8), value, np.int32))
+            quality = make_raster(f"{date}q.tif", np.full((1, 8, 8), clear, np.float32))
+            dates.append(stack_bands(f"{date}.vrt", red=data, clear=quality))
+        first = {"blend": "best", "quality": "clear", **words}
+        scene, chip = join(dates, tmp_path / "out.tif", **first)
+        assert scene.dtype == "int32"
+        assert set(chip.pixels.ravel()) == {7}
+        _, chip = join(dates[:1], tmp_path / "one.tif", **first)
+        assert set(chip.pixels.ravel()) == {16_777_217}
+        both, chip = join(dates, tmp_path / "both.tif", **first, bands="red,clear")
+        assert both.dtype == "float64"
+        assert set(chip.pixels.ravel()) == {7, 0.5}
+
+    def test_bands_of_other_types_are_refused_though_one_type_holds_them(
+        self, make_raster, stack_bands, tmp_path
+    ):
+        quality = make_raster("q.tif", np.ones((1, 8, 8), np.float32))
+        paths = [
+            stack_bands(f"{kind}.vrt", red=make_raster(f"{kind}.tif", pixels), clear=quality)
+            for kind in ("uint8", "float32")
+            for pixels in [np.ones((1, 8, 8), kind)]
+        ]
+        with pytest.raises(BandError, match=r"other types \(float32, float32\)"):
+            join(paths, tmp_path / "out.tif", blend="best", quality="clear")
+
     def test_the_quality_is_written_where_asked_for(self, dated, tmp_path):
         words = {"blend": "best", "quality": "clear", "bands": "clear,red"}
         scene, chip = join([path for path, *_ in dated], tmp_path / "out.tif", **words)

@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.env import get_gdal_config
+from rasterio.windows import Window
 
 from geotranslate.raster.reading import (
     bounded_cache,
@@ -64,6 +65,35 @@ def test_the_warning_filters_stay_as_they_were_when_threads_open_files(make_rast
     with ThreadPoolExecutor(8, initializer=open_many) as threads:
         list(threads.map(look, range(8)))
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize(
+    ("types", "joint"),
+    [
+        (("uint8", "float32"), "float32"),
+        (("int32", "float32"), "float64"),
+        (("uint8", "int16", "uint16"), "int32"),
+    ],
+)
+def test_bands_of_different_types_are_read_together(make_raster, stack_bands, types, joint):
+    """As `gdalbuildvrt -separate` makes them; each band has its own value for nothing here."""
+    random = np.random.default_rng(0)
+    made, files, valid = [], {}, np.ones((9, 7), bool)
+    for index, kind in enumerate(types):
+        most = 1 if kind == "float32" else np.iinfo(kind).max
+        pixels = random.uniform(0, most, (1, 9, 7)).astype(kind)
+        pixels[0, index, index] = nodata = pixels[0, 8, 6]
+        valid &= pixels[0] != nodata
+        files[f"b{index}"] = make_raster(f"{index}.tif", pixels, nodata=float(nodata))
+        made.append(pixels[0])
+    with open_dataset(stack_bands("all.vrt", **files)) as dataset:
+        window = Window(col_off=0, row_off=0, width=7, height=9)
+        for part in (None, window):
+            pixels, found = read_pixels(dataset, dataset.indexes, part)
+            assert pixels.dtype == joint
+            np.testing.assert_array_equal(found, valid)
+            for band, expected in zip(pixels, made, strict=True):
+                np.testing.assert_array_equal(band.astype(expected.dtype), expected)
 
 
 def test_many_files_are_opened_without_a_look_at_their_folder(make_raster, monkeypatch):

@@ -142,6 +142,7 @@ class _Layer:
         self._adjustment = adjustment
         self._extents = extents
         self._bands = plan.bands
+        self._dtype = np.dtype(plan.dtype)
         self._weighing = plan.blend.weights
         self._fade = 1
         if self._weighing == "distance":
@@ -166,7 +167,8 @@ class _Layer:
                 weights *= distance_inside(chip.valid, self._fade)[place] / np.float32(self._fade)
         elif weighted and self._weighing == "quality":
             weights = chip.pixels[-1][place]
-        pixels = chip.pixels[: len(self._bands), *place]
+        # A band of quality that holds fractions is read together with them, as floats.
+        pixels = chip.pixels[: len(self._bands), *place].astype(self._dtype, copy=False)
         if self._adjustment is not None:
             pixels = self._adjustment.apply(pixels, self._bands)
         return pixels, chip.valid[place], weights

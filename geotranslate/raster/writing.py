@@ -290,9 +290,13 @@ def _layout(grid: Grid, dtype: str, passing: bool) -> dict[str, Any]:
     codec = quickest_codec() if passing else DEFLATE
     predictor = 3 if np.issubdtype(np.dtype(dtype), np.floating) else 2
     layout: dict[str, Any] = codec | {"predictor": predictor}
-    if min(grid.shape) > BLOCK // 2:
-        layout |= {"tiled": True, "blockxsize": BLOCK // 2, "blockysize": BLOCK // 2}
-    elif grid.width <= BLOCK:
+    side = BLOCK // 2
+    if grid.width > BLOCK or min(grid.shape) > side:
+        # Low ones, too: written core by core, whole rows would be packed anew for each core. The
+        # sides of TIFF's blocks are multiples of 16.
+        height = min(side, -(-grid.height // 16) * 16)
+        layout |= {"tiled": True, "blockxsize": side, "blockysize": height}
+    else:
         # As one block a chip is read as fast as without compression, not a third slower.
         layout |= {"blockysize": grid.height}
     return layout | {"bigtiff": "if_safer"}

@@ -18,7 +18,8 @@ from rio_cogeo import cog_validate
 
 from geotranslate.errors import GridError, OutputError
 from geotranslate.raster.domain import Band
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Grid, split_window
+from geotranslate.raster.reading import bounded_cache
 from geotranslate.raster.vrt import Source
 from geotranslate.raster.writing import (
     GeoTiff,
@@ -135,6 +136,33 @@ class TestGeoTiff:
     def test_a_missing_folder_is_said(self, tmp_path):
         with pytest.raises(OutputError, match=r"a\.tif"):
             GeoTiff(tmp_path / "away" / "a.tif", grid_of(5, 7), bands=BANDS, dtype="uint8")
+
+    @pytest.mark.parametrize("rows", [1, 100, 256, 300])
+    def test_what_is_written_core_by_core_is_packed_once(self, tmp_path, rows):
+        """Though the cache holds but a few cores: the file is as small as one written at once."""
+        grid = grid_of(rows, 2048)
+        pixels = np.random.default_rng(0).normal(size=(2, *grid.shape))
+        valid = np.ones(grid.shape, bool)
+        with bounded_cache(2**19):
+            for name, width in (("cores", 256), ("once", 2048)):
+                with GeoTiff(
+                    tmp_path / f"{name}.tif", grid, bands=BANDS, dtype="float64", passing=True
+                ) as file:
+                    for window in split_window(grid.whole, rows, width):
+                        place = window.toslices()
+                        file.write(window, pixels[:, *place], valid[place])
+        cores, once = ((tmp_path / f"{name}.tif").stat().st_size for name in ("cores", "once"))
+        assert cores == pytest.approx(once, rel=0.03)
+        _, chip = read(tmp_path / "cores.tif")
+        np.testing.assert_array_equal(chip.pixels, pixels)
+
+    @pytest.mark.parametrize("shape", [(64, 64), (256, 256), (256, 512), (40, 300)])
+    def test_a_chip_is_one_block(self, tmp_path, shape):
+        grid = grid_of(*shape)
+        with GeoTiff(tmp_path / "a.tif", grid, bands=BANDS, dtype="uint8") as file:
+            file.write(whole(grid), *noise("uint8", grid))
+        with rasterio.open(tmp_path / "a.tif") as dataset:
+            assert dataset.block_shapes == [shape] * 2
 
     def test_without_zstd_it_is_deflated(self, tmp_path, monkeypatch):
         def refuse(*args, **options):

@@ -22,6 +22,7 @@ from geotranslate.choices import Decibel
 from geotranslate.errors import BandError, GridError, RasterError, SettingError, reason
 from geotranslate.raster.domain import Band, can_hold
 from geotranslate.raster.grid import Grid
+from geotranslate.raster.inputs import input_files
 from geotranslate.raster.reading import (
     Validity,
     choose_bands,
@@ -36,9 +37,6 @@ from geotranslate.raster.reading import (
 
 # Sentinel-1's noise floor is near -30 dB; nothing darker than this says anything about the ground.
 DECIBEL_FLOOR = -50.0
-
-# What programs write beside a raster that they only look at: statistics and overviews.
-BESIDE_SUFFIXES = (".aux.xml", ".aux", ".ovr", ".rrd")
 
 RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
 
@@ -110,7 +108,7 @@ class Scene:
             self._dataset.height,
         )
         self._indexes = choose_bands(self._dataset, bands)
-        stored = stored_bands(self._dataset, self._indexes)
+        stored = self._stored = stored_bands(self._dataset, self._indexes)
         self._linear = [not band.in_decibels for band in stored]
         self._decibel = decibel if any(self._linear) else None
         if self._decibel:
@@ -206,7 +204,6 @@ class Scene:
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same for work on this scene to be continued."""
-        names = [n for n in self._dataset.files if not n.lower().endswith(BESIDE_SUFFIXES)]
         return {
             "path": os.path.realpath(self.path) if Path(self.path).exists() else self.path,
             "bands": list(self._indexes),
@@ -214,7 +211,9 @@ class Scene:
             "crs": self.grid.crs.to_string(),
             "transform": list(self.grid.transform)[:6],
             "nodata": str([nodata_values(self._dataset)[index - 1] for index in self._indexes]),
-            "files": [state for name in names if (state := _file_state(name)) is not None],
+            # These may lie in a file beside it that is not looked at, because of its statistics.
+            "described": [[b.name, b.unit, b.scale, b.offset] for b in self._stored],
+            "files": input_files(self._dataset),
         }
 
     def _to_decibels(self, stored: NDArray[Any]) -> NDArray[np.float32]:
@@ -331,15 +330,6 @@ def _open(path: str) -> rasterio.DatasetReader:
         dataset.close()
         raise
     return dataset
-
-
-def _file_state(name: str) -> list[Any] | None:
-    """Full name, size in bytes and time in ns of a file; None where it lies on no disk of ours."""
-    try:
-        state = Path(name).stat()
-    except OSError:
-        return None
-    return [os.path.realpath(name), state.st_size, state.st_mtime_ns]
 
 
 def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:

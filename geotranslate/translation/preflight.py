@@ -121,7 +121,7 @@ def _named_like(scene: Scene, domain: Domain) -> list[int | str] | None:
     found_once = all(name and names.count(name) == 1 for name in wanted)
     if not found_once or len(set(wanted)) < len(wanted):
         return None
-    numbers: list[int] = scene.identity()["bands"]
+    numbers = scene.numbers_of(None)
     return [numbers[names.index(name)] for name in wanted]
 
 

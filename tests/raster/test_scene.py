@@ -437,11 +437,18 @@ class TestIdentity:
             assert len(scene._dataset.files) == 3
             assert scene.identity() == before
 
-    def test_a_nodata_value_written_beside_it_changes_it(self, make_raster):
+    @pytest.mark.parametrize(
+        "said",
+        [
+            *("<NoDataValue>7</NoDataValue>", "<Scale>2</Scale>", "<Offset>5</Offset>"),
+            *("<UnitType>dB</UnitType>", "<Description>VV</Description>"),
+        ],
+    )
+    def test_what_its_values_mean_written_beside_it_changes_it(self, make_raster, said):
         path = make_raster("a.tif", pixels_of())
         with open_scene(path) as scene:
             before = scene.identity()
-        band = '<PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand>'
+        band = f'<PAMRasterBand band="1">{said}</PAMRasterBand>'
         path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
         with open_scene(path) as scene:
             assert scene.identity() != before

@@ -199,10 +199,16 @@ def choose_bands(
     """Indexes, from 1, of the bands that numbers or names stand for.
 
     Raises:
-        BandError: a number or name is not there.
+        BandError: a number or name is not there, or no band holds data.
     """
     alpha = _alpha(dataset)
     data = [index for index in dataset.indexes if index not in alpha]
+    if not data:
+        raise BandError(
+            f"{dataset.name} has an alpha band only, which says where pixels are valid, so there "
+            "is no value to read. Give the raster that it belongs to, or, if its band does hold "
+            f"values, say so: `rio edit-info --colorinterp gray {dataset.name}`."
+        )
     if wanted is None:
         return data
     asked = wanted.split(",") if isinstance(wanted, str) else list(wanted)

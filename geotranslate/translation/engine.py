@@ -87,7 +87,9 @@ class Engine:
         """
         stored = np.stack([chip.pixels for chip in chips])
         if stored.dtype.itemsize > 4:
-            stored = stored.astype(np.float32)
+            # What no float32 can hold becomes infinite, and then an end of the range.
+            with np.errstate(over="ignore"):
+                stored = stored.astype(np.float32)
         pixels = torch.from_numpy(stored).to(self.device).float()
         valid = torch.from_numpy(np.stack([chip.valid for chip in chips])).to(self.device)[:, None]
         scaled = torch.where(valid, self._inward.forward(pixels), 0.0)

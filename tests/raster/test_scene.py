@@ -8,11 +8,13 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rio.main import main_group
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
@@ -85,6 +87,17 @@ class TestReading:
         path = make_raster("a.tif", pixels_of(), bands=(Band(name="VV"), Band(name="VH")))
         with pytest.raises(BandError, match=r"named VV, VH.*number from 1 to 2"):
             open_scene(path, bands=asked)
+
+    @pytest.mark.parametrize("asked", [None, "1"])
+    def test_a_raster_of_alpha_alone_is_refused_with_the_mend(self, make_raster, asked):
+        path = make_raster("a.tif", pixels_of(bands=1))
+        with rasterio.open(path, "r+") as file:
+            file.colorinterp = [ColorInterp.alpha]
+        with pytest.raises(BandError, match="no value to read") as caught:
+            open_scene(path, bands=asked)
+        _, *mend = str(caught.value).split("`")[1].split()
+        assert CliRunner().invoke(main_group, mend).exit_code == 0
+        open_scene(path, bands=asked).close()
 
     def test_a_turned_raster_is_read_as_it_lies(self, make_raster):
         turned = Affine(-10.0, 0, 500_400, 0, 10.0, 3_999_700)

@@ -63,6 +63,12 @@ def test_values_go_through_both_normalizations(dtype):
     assert np.abs(found[:, 0, :3] - [[-1, 0, 1], [0, 5, 10]]).max() < 1e-6
 
 
+def test_values_that_no_float32_holds_are_the_ends_of_the_range():
+    stored = np.array([[-1e300, -1e39, 50, 1e300]])[:, None].repeat(2, axis=0)
+    (found,) = translate(engine(Watched()), chip(stored))
+    assert found[0, 0].tolist() == [-1, -1, 0, 1]
+
+
 def test_invalid_pixels_are_zero_to_the_network_and_named_to_it():
     generator = Watched()
     valid = np.array([[True, False, True, False]])

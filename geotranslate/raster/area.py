@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
-from geotranslate.errors import SettingError, reason
+from geotranslate.errors import OutsideError, SettingError, reason
 from geotranslate.raster.bounds import Bounds
-from geotranslate.raster.grid import Grid
+from geotranslate.raster.grid import Grid, split_window
 
 # A straight edge in one CRS is a curve in another: edges get this many corners more.
 CORNERS_PER_EXTENT = 200
+
+# Side of what is looked at at once.
+BLOCK = 512
 
 # So much of the scene's extent is kept around it, since its edges are curves as well.
 MARGIN = 0.05
@@ -63,6 +67,17 @@ class Area:
             [self.shape], out_shape=grid.shape, transform=grid.transform, invert=True
         )
         return inside
+
+    def holds_pixel(self, grid: Grid) -> bool:
+        """Whether the centre of any pixel of a grid in the same CRS is in the area."""
+        # Of the largest part nearly always the first block that is looked at.
+        parts = [part for part in shapely.get_parts(self.shape) if not part.is_empty]
+        for part in sorted(parts, key=shapely.area, reverse=True):
+            with suppress(OutsideError):
+                for block in split_window(grid.window_of(part.bounds), BLOCK, BLOCK):
+                    if self.inside(grid.window_grid(block)).any():
+                        return True
+        return False
 
 
 def read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:

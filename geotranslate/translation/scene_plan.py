@@ -137,11 +137,13 @@ def wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None)
         return part
     if not area.shape.is_empty:
         with suppress(OutsideError, WindowError):
-            return part.intersection(grid.window_of(area.bounds))
+            inside = part.intersection(grid.window_of(area.bounds))
+            if area.holds_pixel(grid.window_grid(inside)):
+                return inside
     left, bottom, right, top = grid.window_grid(part).bounds
     raise OutsideError(
-        f"the area of interest {area.path} shares no pixel with the part of {path} that is "
-        f"wanted, {left:.10g} to {right:.10g} by {bottom:.10g} to {top:.10g} in {grid.crs}: "
+        f"the area of interest {area.path} holds the centre of no pixel of the part of {path} that "
+        f"is wanted, {left:.10g} to {right:.10g} by {bottom:.10g} to {top:.10g} in {grid.crs}: "
         "nothing would be left. Give an area that overlaps it."
     )
 

@@ -83,6 +83,13 @@ class TestArea:
         with pytest.raises(SettingError, match="Give an area that overlaps the rasters"):
             join(pair, tmp_path / "out.tif", aoi=area)
 
+    def test_an_area_between_the_centres_of_pixels_is_refused(self, pair, draw, tmp_path):
+        area = draw([box(3.1, 3.1, 3.4, 3.4), box(5.6, 3, 5.9, 9)])
+        with pytest.raises(SettingError, match=r"no pixel of 10 by 10 .*Draw it larger, or choose"):
+            plan_mosaic(pair, tmp_path / "out.tif", MosaicSettings(aoi=area))
+        _, chip = join(pair, tmp_path / "out.tif", aoi=area, resolution=(2, 2))
+        assert chip.valid.any()
+
 
 class TestCutline:
     @pytest.mark.parametrize("named", ["file", "stem", "path"])
@@ -122,18 +129,50 @@ class TestCutline:
         with pytest.raises(SettingError, match="or say --aoi for one area that cuts all"):
             join(pair, tmp_path / "out.tif", cutline=cut)
 
-    def test_a_polygon_beside_its_scene_is_refused(self, pair, draw, tmp_path):
-        cut = draw([box(0, 0, 13, 20), box(300, 0, 310, 9)], scene=["a", "b"])
-        with pytest.raises(SettingError, match=r"the polygon of .*b\.tif .* lies outside"):
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            box(300, 0, 310, 9),
+            box(30, 0, 40, 20),  # touches the edge
+            box(15.1, 3.1, 15.4, 3.4),  # lies between centres
+        ],
+    )
+    def test_a_polygon_beside_all_pixels_of_its_scene_is_refused(self, pair, draw, tmp_path, shape):
+        cut = draw([box(0, 0, 13, 20), shape], scene=["a", "b"])
+        with pytest.raises(SettingError, match=r"the polygon of .*b\.tif .* none of the centres"):
             join(pair, tmp_path / "out.tif", cutline=cut)
 
-    def test_footprints_serve_as_cutlines(self, pair, tmp_path):
-        plan = plan_mosaic(pair, tmp_path / "out.tif")
+    def test_a_name_of_several_scenes_is_refused_with_the_mend(self, make_raster, draw, tmp_path):
+        paths = [
+            make_raster(f"{folder}/s.tif", np.full((1, 20, 20), 7, np.uint8), col=col)
+            for folder, col in (("u1", 0), ("u2", 10))
+        ]
+        for name in ("s.tif", "s"):
+            cut = draw([box(0, 0, 30, 20)], scene=[name])
+            with pytest.raises(SettingError, match=r"u1/s\.tif, .*u2/s\.tif.*Name it by its path"):
+                join(paths, tmp_path / "out.tif", cutline=cut)
+        cut = draw([box(0, 0, 5, 20), box(25, 0, 30, 20)], scene=list(map(str, paths)))
+        _, chip = join(paths, tmp_path / "out.tif", cutline=cut)
+        assert np.flatnonzero(chip.valid[0]).tolist() == [*range(5), *range(25, 30)]
+
+    def test_a_path_counts_before_a_name(self, make_raster, draw, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        pixels = np.full((1, 20, 20), 7, np.uint8)
+        make_raster("s.tif", pixels)
+        make_raster("u/s.tif", pixels, col=10)
+        cut = draw([box(0, 0, 5, 20), box(25, 0, 30, 20)], scene=["s.tif", "u/s.tif"])
+        _, chip = join(["s.tif", "u/s.tif"], tmp_path / "out.tif", cutline=cut)
+        assert np.flatnonzero(chip.valid[0]).tolist() == [*range(5), *range(25, 30)]
+
+    def test_footprints_serve_as_cutlines_from_any_folder(self, pair, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        plan = plan_mosaic([path.name for path in pair], tmp_path / "out.tif")
         footprints = tmp_path / "out.footprints.gpkg"
         assert write_footprints(footprints, plan)
         assert not write_footprints(footprints, plan)
+        monkeypatch.chdir("/")
         table = gpd.read_file(footprints)
-        assert table["raster"].tolist() == list(map(str, pair))
+        assert table["raster"].tolist() == [str(path.resolve()) for path in pair]
         assert table.to_crs("EPSG:32633").area.sum() == pytest.approx(2 * 200**2, rel=1e-6)
         whole, cut = (
             join(pair, tmp_path / f"{name}.tif", blend="mean", **words)[1]
@@ -143,6 +182,7 @@ class TestCutline:
         footprints.write_bytes(b"edited")
         with pytest.raises(TakenError, match="--overwrite to replace it"):
             write_footprints(footprints, plan)
+        monkeypatch.chdir(tmp_path)
         assert write_footprints(footprints, plan, overwrite=True)
 
 

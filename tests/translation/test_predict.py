@@ -842,7 +842,10 @@ def test_an_area_outside_the_scene_or_the_bounds_is_refused(bundle, sar_scene, t
     far = write_area(tmp_path / "far.gpkg", shapely.box(0, 0, 10, 10))
     near = write_area(tmp_path / "near.gpkg", shapely.box(500_000, 3_999_900, 500_100, 4_000_000))
     beside = (500_500, 3_999_500, 500_900, 3_999_900)
-    for words in ({"aoi": far}, {"aoi": near, "bounds": beside}):
+    between = write_area(
+        tmp_path / "between.gpkg", shapely.box(500_001, 3_999_901, 500_004, 3_999_904)
+    )
+    for words in ({"aoi": far}, {"aoi": near, "bounds": beside}, {"aoi": between}):
         with pytest.raises(GridError, match="Give an area that overlaps it"):
             steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words)
 

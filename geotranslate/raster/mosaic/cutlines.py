@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import geopandas as gpd
 import pyogrio
-import shapely
 
 from geotranslate.errors import SettingError, TakenError
 from geotranslate.raster.area import Area, area_of, read_polygons
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.mosaic.plan import MosaicPlan, names_of
+from geotranslate.raster.mosaic.plan import MosaicPlan
 from geotranslate.raster.mosaic.virtual import write_once
 from geotranslate.raster.vectors import outlines, write_geopackage
 
@@ -40,21 +40,32 @@ def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area
         grids: of the scenes, by path.
 
     Raises:
-        SettingError: the file cannot be read, holds no polygons, names no scene or not all, or
-            polygons lie beside their scene.
+        SettingError: the file cannot be read, holds no polygons, names no scene or not all, names
+            several at once, or a scene's polygons hold none of its pixels' centres.
     """
     table = read_polygons(path, WHAT)
     columns = [table[name].astype(str) for name in table.columns if name != table.geometry.name]
-    known = {raster: set(names_of(raster)) for raster in grids}
-    every = set().union(*known.values())
-    named = max(columns, key=lambda column: column.isin(every).sum(), default=None)
-    if named is None or not named.isin(every).any():
+    find = _finder(list(grids))
+    found = [[find(name) for name in column] for column in columns]
+    best = max(range(len(columns)), key=lambda index: sum(map(bool, found[index])), default=None)
+    if best is None or not any(found[best]):
         raise SettingError(
             f"no column of the cutline {path} names the rasters to be joined, such as "
             f"{next(iter(grids))}, so nobody knows which polygon cuts which. Add a column of file "
             "names, or say --aoi for one area that cuts all."
         )
-    missing = [raster for raster, names in known.items() if not named.isin(names).any()]
+    rows: dict[str, list[int]] = {raster: [] for raster in grids}
+    for row, (name, rasters) in enumerate(zip(columns[best], found[best], strict=True)):
+        if len(rasters) > 1:
+            raise SettingError(
+                f"the cutline {path} has a polygon of {name}, which is what {len(rasters)} of the "
+                f"rasters to be joined are called ({rasters[0]}, {rasters[1]}"
+                f"{', ...' if len(rasters) > 2 else ''}), so nobody knows which it cuts. Name it "
+                "by its path."
+            )
+        for raster in rasters:
+            rows[raster].append(row)
+    missing = [raster for raster, its_rows in rows.items() if not its_rows]
     if missing:
         raise SettingError(
             f"the cutline {path} has no polygon for {len(missing)} of {len(grids)} rasters, such "
@@ -62,22 +73,40 @@ def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area
             "out."
         )
     cuts = {}
-    for raster, names in known.items():
+    for raster, its_rows in rows.items():
         grid = grids[raster]
-        area = area_of(table.geometry[named.isin(names)], path, grid.crs, grid.bounds, WHAT)
-        if area.shape.is_empty or not area.shape.intersects(shapely.box(*grid.bounds)):
+        area = area_of(table.geometry.iloc[its_rows], path, grid.crs, grid.bounds, WHAT)
+        if not area.holds_pixel(grid):
             raise SettingError(
-                f"the polygon of {raster} in the cutline {path} lies outside that raster, so "
-                "nothing of it would be left. Move the polygon, or leave the raster out."
+                f"the polygon of {raster} in the cutline {path} holds none of the centres of that "
+                "raster's pixels, so nothing of it would be left. Move or widen the polygon, or "
+                "leave the raster out."
             )
         cuts[raster] = area
     return cuts
 
 
+def _finder(rasters: Sequence[str]) -> Callable[[str], list[str]]:
+    """What finds the raster at a path, or all those with a file name, also without its suffix."""
+    places = {str(Path(raster).resolve()): raster for raster in rasters}
+    places |= {raster: raster for raster in rasters}
+    called: defaultdict[str, list[str]] = defaultdict(list)
+    for raster in rasters:
+        for name in {Path(raster).name, Path(raster).stem}:
+            called[name].append(raster)
+
+    def find(name: str) -> list[str]:
+        place = places.get(name)
+        return called.get(name, []) if place is None else [place]
+
+    return find
+
+
 def write_footprints(path: Path, plan: MosaicPlan, *, overwrite: bool = False) -> bool:
     """Write the outlines of the scenes of a plan as a GeoPackage in longitude and latitude.
 
-    Its column ``raster`` has their paths, so that, edited, it serves as a cutline.
+    Its column ``raster`` has their absolute paths, so that, edited, it serves as a cutline from any
+    folder.
 
     Args:
         path: the file to be.
@@ -91,7 +120,10 @@ def write_footprints(path: Path, plan: MosaicPlan, *, overwrite: bool = False) -
         OutputError: the file cannot be written, or one that was edited, or another, has its name.
     """
     rows = {
-        RASTER_COLUMN: [piece.path for piece in plan.pieces],
+        RASTER_COLUMN: [
+            str(Path(piece.path).resolve()) if piece.is_file else piece.path
+            for piece in plan.pieces
+        ],
         "resampled": [piece.resampled for piece in plan.pieces],
     }
     places = outlines([piece.grid for piece in plan.pieces], parts=EDGE_PARTS)

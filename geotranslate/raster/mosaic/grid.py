@@ -71,6 +71,8 @@ def choose_grid(
         wanted = _shared(wanted, area.bounds) or wanted
     grid = base.window_grid(base.window_around(wanted))
     _check_fineness(grid, grids, [_shared(box, wanted) for box in boxes])
+    if area is not None:
+        _check_held(area, grid)
     return _checked(grid), area
 
 
@@ -86,6 +88,21 @@ def _read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:
             f"{crs.to_string()}: nothing would be left. Give an area that overlaps the rasters."
         )
     return area
+
+
+def _check_held(area: Area, grid: Grid) -> None:
+    """Refuse an area so small that it falls between the pixels.
+
+    Raises:
+        SettingError: with their size.
+    """
+    if not area.holds_pixel(grid):
+        x, y = grid.resolution
+        raise SettingError(
+            f"the area of interest {area.path} holds the centre of no pixel of {x:g} by {y:g} in "
+            f"units of {grid.crs.to_string()}: nothing would be left. Draw it larger, or choose "
+            "smaller pixels with --resolution."
+        )
 
 
 def choose_lattice(first: Grid, settings: MosaicSettings) -> tuple[CRS, Affine]:

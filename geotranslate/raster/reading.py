@@ -179,6 +179,16 @@ def stored_validity(
     return "mask" if flags == {MaskFlags.per_dataset} else "several"
 
 
+def has_unseen_alpha(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> bool:
+    """Whether an alpha band says which pixels are invalid, but GDAL's own masks do not.
+
+    GDAL takes an alpha band for the mask only where it is the last of two or four bands, and
+    nothing else says what is invalid.
+    """
+    flags = (dataset.mask_flag_enums[index - 1] for index in indexes)
+    return bool(_alpha(dataset)) and any(MaskFlags.alpha not in said for said in flags)
+
+
 def stored_bands(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[Band, ...]:
     """What a file says of some of its bands."""
     return tuple(

@@ -26,6 +26,7 @@ from geotranslate.raster.inputs import input_files
 from geotranslate.raster.reading import (
     Validity,
     choose_bands,
+    has_unseen_alpha,
     nodata_values,
     open_dataset,
     read_pixels,
@@ -188,6 +189,11 @@ class Scene:
     def validity(self) -> Validity:
         """Where the file says which pixels are invalid."""
         return stored_validity(self._dataset, self._indexes, self._nodata_given)
+
+    @property
+    def has_unseen_alpha(self) -> bool:
+        """Whether an alpha band says which pixels are invalid, but GDAL's own masks do not."""
+        return has_unseen_alpha(self._dataset, self._indexes)
 
     @property
     def is_geotiff(self) -> bool:

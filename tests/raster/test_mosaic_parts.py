@@ -16,6 +16,7 @@ from geotranslate.errors import BandError, OutputError, RasterError, SettingErro
 from geotranslate.raster.domain import Band
 from geotranslate.raster.mosaic import (
     MosaicSettings,
+    check_virtual,
     plan_mosaic,
     write_virtual,
 )
@@ -288,22 +289,23 @@ class TestMedian:
 class TestVirtual:
     @pytest.mark.parametrize("suffix", [".vrt", ".gti.gpkg"])
     @pytest.mark.parametrize("blend", ["first", "last"])
-    @pytest.mark.parametrize("said", ["nodata", "mask", "nowhere"])
+    @pytest.mark.parametrize("said", ["nodata", "mask", "alpha", "nowhere"])
     def test_it_reads_like_the_mosaic(self, make_raster, tmp_path, suffix, blend, said):
         rng = np.random.default_rng(0)
         paths = []
         for index, (row, col) in enumerate([(0, 0), (10, 25), (30, 5), (60, 60)]):
             pixels = rng.integers(1, 255, (2, 40, 40)).astype(np.uint8)
             valid = rng.random((40, 40)) < 0.7
-            words = {}
+            words, bands = {}, SCALED_BANDS
             if said == "nodata":
                 pixels[:, ~valid] = 0
                 words = {"nodata": 0}
             elif said == "mask":
                 words = {"valid": valid}
-            path = make_raster(
-                f"{index}.tif", pixels, row=row, col=col, bands=SCALED_BANDS, **words
-            )
+            elif said == "alpha":
+                pixels[1] = 255 * valid
+                bands = SCALED_BANDS[0], Band(name="alpha", color="alpha")
+            path = make_raster(f"{index}.tif", pixels, row=row, col=col, bands=bands, **words)
             paths.append(path)
         scene, chip = join(paths, tmp_path / "out.tif", blend=blend)
         output = tmp_path / f"out{suffix}"
@@ -312,10 +314,9 @@ class TestVirtual:
         virtual, found = read(output)
         assert virtual.grid == scene.grid
         assert virtual.dtype == scene.dtype
-        assert scene.bands == SCALED_BANDS
-        assert virtual.bands == SCALED_BANDS
-        if said != "nowhere":
-            np.testing.assert_array_equal(found.valid, chip.valid)
+        assert scene.bands == SCALED_BANDS[: len(chip.pixels)]
+        assert virtual.bands == scene.bands
+        np.testing.assert_array_equal(found.valid, chip.valid)
         np.testing.assert_array_equal(found.pixels[:, chip.valid], chip.pixels[:, chip.valid])
         before = output.stat().st_mtime_ns
         assert not write_virtual(plan, output)
@@ -339,6 +340,26 @@ class TestVirtual:
         with pytest.raises(SettingError, match=mend):
             write_virtual(plan_mosaic(pair, output, MosaicSettings(**words)), output)
         assert not output.exists()
+
+    @pytest.mark.parametrize(
+        ("colors", "words"),
+        [
+            (("alpha", "red"), {}),
+            (("red", "alpha", "blue", "green"), {}),
+            (("red", "green", "alpha"), {}),
+            (("red", "alpha"), {"nodata": 0}),
+        ],
+    )
+    def test_an_alpha_band_that_gdal_does_not_see_is_refused(
+        self, make_raster, tmp_path, colors, words
+    ):
+        bands = tuple(Band(name=color, color=color) for color in colors)
+        pixels = np.full((len(colors), 8, 8), 255, np.uint8)
+        path = make_raster("a.tif", pixels, bands=bands, **words)
+        output = tmp_path / "out.vrt"
+        plan = plan_mosaic([path], output, MosaicSettings(blend="first"))
+        with pytest.raises(SettingError, match=r"a\.tif says by an alpha band .*Leave out --virt"):
+            check_virtual(plan, output)
 
     def test_another_name_is_refused_with_a_better_one(self, pair, tmp_path):
         plan = plan_mosaic(pair, tmp_path / "out.tif", MosaicSettings(blend="first"))

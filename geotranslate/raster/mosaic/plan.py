@@ -51,6 +51,7 @@ class Piece:
         validity: where the file says which pixels are invalid.
         nodata: its stored value for "nothing here".
         geotiff: its file is one.
+        unseen_alpha: has an alpha band that GDAL's own masks leave out.
         cutline: polygons in its CRS outside of which it does not count.
     """
 
@@ -62,6 +63,7 @@ class Piece:
     validity: Validity
     nodata: float | None
     geotiff: bool
+    unseen_alpha: bool
     cutline: Area | None = None
 
 
@@ -212,6 +214,7 @@ class _Look:
     validity: Validity
     nodata: float | None
     geotiff: bool
+    unseen_alpha: bool
     identity: dict[str, Any]
 
 
@@ -323,6 +326,7 @@ def _look_at(paths: Sequence[str], asked: tuple[int | str, ...] | None) -> list[
                 validity=scene.validity,
                 nodata=scene.nodata,
                 geotiff=scene.is_geotiff,
+                unseen_alpha=scene.has_unseen_alpha,
                 identity=scene.identity(),
             )
 
@@ -358,6 +362,7 @@ def _piece(look: _Look, grid: Grid, cutline: Area | None) -> Piece:
         validity=look.validity,
         nodata=look.nodata,
         geotiff=look.geotiff,
+        unseen_alpha=look.unseen_alpha,
         cutline=cutline,
     )
 

@@ -119,10 +119,17 @@ def _check_nothing_computed(plan: MosaicPlan) -> None:
         and len(plan.places.overlaps()),
     }
     words = [word for word, used in reasons.items() if used]
+    unseen = next((piece.path for piece in plan.pieces if piece.unseen_alpha), None)
     if odd is not None:
         raise SettingError(
             f"{odd} does not lie on the mosaic's pixels and would have to be resampled, which a "
             "virtual mosaic does not do. Leave out --virtual, or give rasters on one grid."
+        )
+    if unseen is not None:
+        raise SettingError(
+            f"{unseen} says by an alpha band which of its pixels are invalid, which virtual "
+            "rasters see only where it is the last of 2 or 4 bands and without a nodata value, so "
+            "that they would show those pixels. Leave out --virtual."
         )
     if words:
         raise SettingError(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from geotranslate.errors import RasterError
+from geotranslate.errors import BandError, RasterError
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -70,7 +70,7 @@ def describe_raster(path: str) -> Record:
 
     try:
         opened = open_scene(path)
-    except RasterError as refusal:
+    except (RasterError, BandError) as refusal:
         return _describe_unusable(path, refusal)
     with opened as scene, open_dataset(path) as file:
         grid = scene.grid
@@ -98,7 +98,7 @@ def describe_raster(path: str) -> Record:
         }
 
 
-def _describe_unusable(path: str, refusal: RasterError) -> Record:
+def _describe_unusable(path: str, refusal: RasterError | BandError) -> Record:
     """What can be told of a raster that no scene can be made of; raises ``refusal`` if nothing."""
     from rasterio.errors import RasterioError
 

@@ -14,6 +14,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
@@ -38,6 +39,10 @@ from geotranslate.raster.reading import (
 
 # Sentinel-1's noise floor is near -30 dB; nothing darker than this says anything about the ground.
 DECIBEL_FLOOR = -50.0
+
+# Of a raster whose place does not count: pixels, downwards.
+PIXELS = Affine.scale(1, -1)
+PIXELS_CRS = CRS.from_wkt('LOCAL_CS["pixels",UNIT["metre",1]]')
 
 RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
 
@@ -99,12 +104,13 @@ class Scene:
         bands: str | Sequence[int | str] | None = None,
         nodata: float | None = None,
         decibel: Decibel | None = None,
+        placed: bool = True,
     ) -> None:
         self.path = str(path)
-        self._dataset = _open(self.path)
+        self._dataset = _open(self.path, placed=placed)
         self.grid = Grid(
-            self._dataset.crs,
-            _straightened(self._dataset),
+            self._dataset.crs if placed else PIXELS_CRS,
+            _straightened(self._dataset) if placed else PIXELS,
             self._dataset.width,
             self._dataset.height,
         )
@@ -240,6 +246,7 @@ def open_scene(
     bands: str | Sequence[int | str] | None = None,
     nodata: float | None = None,
     decibel: Decibel | None = None,
+    placed: bool = True,
 ) -> Scene:
     """Open a raster for reading by windows; use it in a ``with`` statement.
 
@@ -249,6 +256,7 @@ def open_scene(
             data bands when None.
         nodata: value that means "nothing here", besides what the file says.
         decibel: turn linear power or amplitude into decibels; bands in dB stay as they are.
+        placed: its place on the map counts; without it the grid only counts pixels.
 
     Raises:
         RasterError: the file is missing, no raster, damaged, without a place on the map, or of a
@@ -256,7 +264,7 @@ def open_scene(
         BandError: a band is not there.
         SettingError: the raster's type cannot hold the nodata value.
     """
-    return Scene(path, bands=bands, nodata=nodata, decibel=decibel)
+    return Scene(path, bands=bands, nodata=nodata, decibel=decibel, placed=placed)
 
 
 def expand_paths(inputs: Iterable[str | Path]) -> list[str]:
@@ -313,7 +321,7 @@ def intersect(window: Window, grid: Grid) -> Window:
     return Window(col_off=col, row_off=row, width=end_col - col, height=end_row - row)
 
 
-def _open(path: str) -> rasterio.DatasetReader:
+def _open(path: str, *, placed: bool) -> rasterio.DatasetReader:
     if "://" not in path and not path.startswith("/vsi"):
         file = Path(path)
         looks_local = ":" not in path or file.drive or file.exists()
@@ -332,6 +340,8 @@ def _open(path: str) -> rasterio.DatasetReader:
         ) from error
     try:
         _refuse_unreadable(dataset)
+        if placed:
+            _refuse_unplaced(dataset)
     except (RasterError, BandError):
         dataset.close()
         raise
@@ -345,6 +355,20 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
             f"{name} holds several rasters but none of its own. Name one of them, such as "
             f"{dataset.subdatasets[0] if dataset.subdatasets else name + ':...'}."
         )
+    if ColorInterp.palette in dataset.colorinterp:
+        raise RasterError(
+            f"{name} stores numbers of a colour palette, which cannot be averaged or learned. "
+            f"Turn it into colours first: `gdal_translate -expand rgb {name} rgb.tif`."
+        )
+    if any(np.issubdtype(np.dtype(kind), np.complexfloating) for kind in dataset.dtypes):
+        raise RasterError(
+            f"{name} holds complex numbers (single-look complex SAR?), which have no brightness "
+            "yet. Detect and calibrate it first, for example to sigma nought in SNAP."
+        )
+
+
+def _refuse_unplaced(dataset: rasterio.DatasetReader) -> None:
+    name = dataset.name
     if dataset.transform.is_identity and dataset.gcps[0]:
         raise RasterError(
             f"{name} is placed on the map by {len(dataset.gcps[0])} ground control points only, so "
@@ -373,16 +397,6 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
         raise RasterError(
             f"{name} is rotated against its map axes, so its windows are no rectangles on the "
             f"map. Warp it first: `gdalwarp -t_srs EPSG:... {name} north_up.tif`."
-        )
-    if ColorInterp.palette in dataset.colorinterp:
-        raise RasterError(
-            f"{name} stores numbers of a colour palette, which cannot be averaged or learned. "
-            f"Turn it into colours first: `gdal_translate -expand rgb {name} rgb.tif`."
-        )
-    if any(np.issubdtype(np.dtype(kind), np.complexfloating) for kind in dataset.dtypes):
-        raise RasterError(
-            f"{name} holds complex numbers (single-look complex SAR?), which have no brightness "
-            "yet. Detect and calibrate it first, for example to sigma nought in SNAP."
         )
 
 

@@ -182,7 +182,7 @@ def look_for_seams(path: str | Path, lines: Lines) -> SeamFigures | None:
         RasterError: the file cannot be read.
         SettingError: none of the lines crosses the raster.
     """
-    with open_scene(path) as scene:
+    with open_scene(path, placed=False) as scene:
         check_crossed(lines, scene)
         sums = RasterSums(lines, len(scene.bands), scene.grid.shape)
         statistics: tuple[BandStatistics, ...] = ()

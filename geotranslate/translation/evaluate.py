@@ -199,7 +199,7 @@ def plan_evaluation(config: EvaluateConfig) -> Evaluation:
 
 def _check_image(files: ImageFiles, config: EvaluateConfig) -> dict[str, Any]:
     """Refuse what cannot be measured for seams or against another; identities of the files."""
-    with open_scene(files.predicted) as scene:
+    with open_scene(files.predicted, placed=files.against is not None) as scene:
         if config.seams is not None:
             check_crossed(config.seams, scene)
         identities = {f"predicted {scene.path}": scene.identity()}

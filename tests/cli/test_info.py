@@ -189,11 +189,12 @@ class TestRasters:
         assert "unusable" in text
         assert "VV" in text
 
-    @pytest.mark.parametrize("kind", ["complex64", "palette"])
+    @pytest.mark.parametrize("kind", ["complex64", "palette", "alpha"])
     def test_other_rasters_that_cannot_be_used_are_described_too(self, make_raster, told, kind):
-        dtype = "uint8" if kind == "palette" else kind
+        dtype = kind if kind == "complex64" else "uint8"
         words = {"photometric": "palette"} if kind == "palette" else {}
-        path = make_raster("a.tif", np.ones((1, 4, 4), dtype), **words)
+        bands = (Band(name="mask", color="alpha"),) if kind == "alpha" else ()
+        path = make_raster("a.tif", np.ones((1, 4, 4), dtype), bands=bands, **words)
         record = told(path, "--json")
         assert record["unusable"]
         assert record["crs"] == "EPSG:32633"

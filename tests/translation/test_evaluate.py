@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 from rasterio.warp import transform_bounds
 
 from geotranslate.errors import BandError, GridError, OutputError, RasterError, SettingError
@@ -318,6 +319,22 @@ def test_seams_and_another_raster_are_reported_without_a_truth(make_raster):
     assert set(found) == {"job", "images"}
     assert found["images"][0]["seams"]["visible"]
     assert found["images"][0]["against"]["share"] == pytest.approx(image.mismatch.share)
+
+
+def test_seams_need_no_place_on_the_map(make_raster, tmp_path):
+    pixels = tiled().clip(0, 255).astype(np.uint8)[:1]
+    placed = measured(make_raster("placed.tif", pixels), seams="32").images[0].seams
+    assert placed.visible
+    Image.fromarray(pixels[0]).save(tmp_path / "plain.png")
+    without = [
+        tmp_path / "plain.png",
+        make_raster("nowhere.tif", pixels, crs=None),
+        make_raster("rotated.tif", pixels, transform=NORTH_UP @ Affine.rotation(30)),
+    ]
+    for path in without:
+        assert measured(path, seams="32").images[0].seams.bands == placed.bands
+        with pytest.raises(RasterError):
+            measured(path, seams="32", against=path)
 
 
 def test_with_a_truth_both_reports_come(make_raster):

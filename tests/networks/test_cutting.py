@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from geotranslate.choices import Norm
+from geotranslate.choices import UPSAMPLES, Norm
 from geotranslate.networks.build import Generator
 from geotranslate.networks.context import Context
 from geotranslate.networks.norms import BatchNorm, ChannelNorm
@@ -146,32 +146,49 @@ def test_instance_norm_itself_depends_on_the_cutting() -> None:
     assert difference.abs().mean() > 0.05
 
 
+def check_halo(network: Generator) -> None:
+    """A core depends on nothing beyond its halo, and along each axis on the halo's last stride.
+
+    On each side by itself, which is the first columns of a scene that is turned so often. The
+    halo is as wide as the wider of the two sides needs it, rounded up to the stride.
+    """
+    stride, halo = network.stride, network.halo
+    start, stop = halo + 2 * stride, halo + 3 * stride
+    edge = start - halo
+    x = scene_of(stop + start, stop + start, seed=1)
+
+    def core(turns: int = 0, columns: slice = slice(0), value: float = 0.0) -> Tensor:
+        changed = x.rot90(turns, (-2, -1)).clone()
+        changed[..., columns] = value
+        scene = changed.rot90(-turns, (-2, -1)).contiguous()
+        return network(scene, Context(origin=[(-3, 5)]))[..., start:stop, start:stop]
+
+    before = core()
+    reached = []
+    for turns in range(4):
+        torch.testing.assert_close(core(turns, slice(edge), 50.0), before, atol=1e-6, rtol=0)
+        at_edge = [core(turns, slice(edge, edge + stride), value) for value in (-50.0, 50.0)]
+        reached.append(any(not torch.allclose(x, before, atol=1e-4, rtol=0) for x in at_edge))
+    assert reached[0] or reached[2]
+    assert reached[1] or reached[3]
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_core_depends_on_its_halo_to_the_edge_and_on_nothing_beyond(kind, form) -> None:
-    network = fixed(kind, form, scene_of(60, 60, seed=0))
-    stride, halo = network.stride, network.halo
-    start, stop = halo + 2 * stride, halo + 3 * stride
-    side = stop + start
+    check_halo(fixed(kind, form, scene_of(60, 60, seed=0)))
 
-    def core(x: Tensor) -> Tensor:
-        return network(x, Context(origin=[(-3, 5)]))[..., start:stop, start:stop]
 
-    x = scene_of(side, side, seed=1)
-    before = core(x)
-    outside, edge = (
-        torch.ones(side, side, dtype=torch.bool),
-        torch.zeros(side, side, dtype=torch.bool),
+@few
+@given(blocks=st.integers(1, 4), upsample=st.sampled_from(UPSAMPLES), seed=st.integers(0, 99))
+def test_so_it_is_with_any_number_of_blocks(blocks, upsample, seed) -> None:
+    network = ResnetGenerator(2, 3, width=4, blocks=blocks, norm="none", upsample=upsample)
+    check_halo(lively(network, seed))
+
+
+@few
+@given(depth=st.integers(2, 4), upsample=st.sampled_from(UPSAMPLES), seed=st.integers(0, 99))
+def test_so_it_is_at_any_depth(depth, upsample, seed) -> None:
+    check_halo(
+        lively(UnetGenerator(2, 3, width=4, depth=depth, norm="none", upsample=upsample), seed)
     )
-    outside[start - halo : stop + halo, start - halo : stop + halo] = False
-    # The halo is rounded up to the stride: its last pixel read lies in the last stride.
-    edge[start - halo : stop + halo, start - halo : stop + halo] = True
-    edge[
-        start - halo + stride : stop + halo - stride, start - halo + stride : stop + halo - stride
-    ] = False
-    torch.testing.assert_close(core(torch.where(outside, 50.0, x)), before, atol=1e-6, rtol=0)
-    changed = any(
-        not torch.allclose(core(torch.where(edge, value, x)), before, atol=1e-4, rtol=0)
-        for value in (-50.0, 50.0)
-    )
-    assert changed

@@ -92,7 +92,7 @@ def check_same_kind(first: Scene, other: Scene) -> None:
         ("units", [b.unit for b in first.bands], [b.unit for b in other.bands]),
         ("scales", [b.scale for b in first.bands], [b.scale for b in other.bands]),
         ("offsets", [b.offset for b in first.bands], [b.offset for b in other.bands]),
-        ("types", first.types, other.types),
+        ("types", _once(first.types), _once(other.types)),
     ):
         if ours != theirs:
             raise BandError(
@@ -100,6 +100,11 @@ def check_same_kind(first: Scene, other: Scene) -> None:
                 f"({_listed(ours)}), so the same number would mean different things. Give scenes "
                 "of one kind, or choose bands that all of them have."
             )
+
+
+def _once(types: tuple[str, ...]) -> tuple[str, ...]:
+    """The one type of all bands, or that of each."""
+    return types[:1] if len(set(types)) == 1 else types
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -233,8 +233,8 @@ def check_crs(grid: Grid) -> None:
         raise GridError(
             "GeoTIFFs have no words for the coordinate reference system "
             f"{grid.crs.to_proj4() or grid.crs.to_string()}, so nobody would know where the result "
-            f"lies. Choose one that has a code: `geotranslate mosaic --crs {code}` brings rasters "
-            "into it."
+            f"lies. Choose one that has an EPSG code: `geotranslate mosaic --crs {code}` brings "
+            "rasters into it."
         )
 
 

@@ -180,7 +180,10 @@ def _bring_to(shapes: gpd.GeoSeries, crs: CRS, bounds: Bounds) -> BaseGeometry:
         finite = np.isfinite(shapely.bounds(moved.to_numpy())).all(axis=1)
         shapes = moved[finite].make_valid()
     whole: BaseGeometry = shapes.union_all()
-    return whole
+    parts = shapely.get_parts(shapely.get_parts(whole))
+    surfaces = shapely.get_dimensions(parts) == 2
+    # Of a file's lines, or spikes of its polygons, GDAL would take every pixel that they touch.
+    return whole if surfaces.all() else shapely.union_all(parts[surfaces])
 
 
 def _surroundings(bounds: Bounds, crs: CRS, target: CRS) -> BaseGeometry | None:

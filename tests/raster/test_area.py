@@ -96,6 +96,20 @@ def test_many_polygons_are_one_area(write_area):
     )
 
 
+def test_lines_and_spikes_of_polygons_enclose_nothing(write_area):
+    left, bottom, right, top = GRID.bounds
+    x, y = (left + right) / 2, (bottom + top) / 2
+    corners = [(left, bottom), (x, bottom), (x, y), (right, top), (x, y), (left, y)]
+    line = shapely.LineString([(left, top), (right, bottom)])
+    spiked = read_area(write_area([shapely.Polygon(corners), line]), UTM, GRID.bounds)
+    square = read_area(write_area([shapely.box(left, bottom, x, y)]), UTM, GRID.bounds)
+    np.testing.assert_array_equal(spiked.inside(GRID), square.inside(GRID))
+    assert spiked.identity == square.identity
+    assert not read_area(
+        write_area([line, shapely.box(left - 9, top, left, top + 9)]), UTM, GRID.bounds
+    ).holds_pixel(GRID)
+
+
 def test_the_identity_is_that_of_the_polygons(write_area):
     first = read_area(write_area([CIRCLE], "a.gpkg"), UTM, GRID.bounds).identity
     assert (

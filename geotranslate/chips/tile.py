@@ -41,6 +41,7 @@ from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
+    begun_record,
     check_same_work,
     check_unchanged,
     explained,
@@ -112,7 +113,7 @@ def tile_scenes(
         plan: from :func:`~geotranslate.chips.plan.plan_tiles`.
         folder: the chip folder; made where it is missing.
         workers: threads that read, resample and write.
-        overwrite: remove the chips that are there and start over.
+        overwrite: remove the chips that are there, but for those that these words have begun.
 
     Raises:
         RasterError: a scene is damaged.
@@ -244,13 +245,12 @@ def _claimed(folder: Path, record: Mapping[str, object], *, overwrite: bool) -> 
         parts.mkdir(parents=True, exist_ok=True)
     try:
         with locked(parts / LOCK_NAME, folder):
-            if overwrite:
+            begun = begun_record(parts)
+            if begun is not None and not overwrite:
+                check_same_work(folder, begun, dict(record), begun=True)
+            if begun != json.loads(json.dumps(record)):
+                # Others are to be overwritten; without a record, chips are of unknown make.
                 job.unlink(missing_ok=True)
-            if job.exists():
-                before = json.loads(job.read_text())
-                check_same_work(folder, before, dict(record), begun=True)
-            else:
-                # Without a job's record, chips are of unknown make.
                 _clear(folder)
                 write_text(job, json.dumps(record, indent=1))
             try:

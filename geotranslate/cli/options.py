@@ -100,7 +100,7 @@ quiet_option: Decorator = click.option(
 overwrite_option: Decorator = click.option(
     "--overwrite",
     is_flag=True,
-    help="Start over: replace a file, or what this command made in a folder.",
+    help="Replace a file, or what this command made in a folder. Interrupted, it goes on likewise.",
 )
 
 

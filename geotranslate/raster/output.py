@@ -2,7 +2,8 @@
 
 A job that writes one file keeps what it has finished in ``OUT.parts/`` beside a ``job.json``
 that says what the work was. Run again with the same words it goes on from there; with other
-words it refuses and names the difference.
+words it refuses and names the difference. ``--overwrite`` replaces the work of other words, and
+finished files; said again after an interrupt, it goes on like any other word.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ from geotranslate.raster.reading import open_dataset
 RECORD_TAG = "GEOTRANSLATE_JOB"
 RECORD_NAME = "job.json"
 LOCK_NAME = ".lock"
+UNFINISHED = ".part"
+
+UNKNOWN = "still to be measured"
+"""In a record, in place of what is only known when it was measured."""
 
 # What the system says when the output's folder is to blame, and when the disk is.
 BARRED = errno.EACCES, errno.EPERM
@@ -39,7 +44,8 @@ class FileJob:
 
     Attributes:
         output: the file's final name.
-        parts: folder for finished parts; it goes when the job ends well.
+        parts: folder for finished parts; it goes when the job ends well, and need not be there
+            when it was finished before.
         record: what the work is, as JSON values.
         finished: the output is there already, made by the same words.
     """
@@ -60,27 +66,70 @@ def file_job(output: Path, record: dict[str, Any], *, overwrite: bool = False) -
     Args:
         output: the file to be.
         record: settings, model and input, as JSON values; what must be the same to go on.
-        overwrite: start over, whatever is there.
+        overwrite: replace what is there; only parts of the same work stay.
 
     Raises:
         OutputError: another process works on it, it was made by other words, or the folder
             cannot be written.
     """
-    record = json.loads(json.dumps(record))
+    record = _as_read(record)
     parts = _parts_of(output)
+    # Asked before anything is written: a finished file may lie where nothing can be.
+    if is_finished(output, record, overwrite=overwrite):
+        _tidy_finished(output, parts, record)
+        yield FileJob(output, parts, record, finished=True)
+        return
+    with _claimed(output, parts):
+        try:
+            # Another process may have finished it just now.
+            finished = is_finished(output, record, overwrite=overwrite)
+            if not finished:
+                _prepare_parts(parts, record)
+            yield FileJob(output, parts, record, finished)
+            _empty(parts)
+        finally:
+            # What is to be overwritten is known by its record, with parts or without.
+            if not overwrite:
+                _empty_if_bare(parts)
+
+
+def begin_anew(works: Mapping[Path, dict[str, Any]]) -> set[Path]:
+    """Say of several outputs, made one after the other, that they are to be overwritten.
+
+    Each one's record is put into its folder of parts, which goes when it is made. The last one's
+    comes last and goes last. So where it is there already, an interrupted command goes on.
+
+    Args:
+        works: records by output, in the order of the work.
+
+    Returns:
+        Those to be made; what the interrupted command has made is not among them.
+
+    Raises:
+        OutputError: another process works on one, or its folder cannot be written.
+    """
+    records = {output: _as_read(record) for output, record in works.items()}
+    *_, last = records
+    interrupted = begun_record(_parts_of(last)) == records[last]
+    missing = set()
+    for output, record in records.items():
+        parts = _parts_of(output)
+        begun = begun_record(parts) == record
+        if begun or not interrupted or read_record(output) != record:
+            missing.add(output)
+            with _claimed(output, parts):
+                _prepare_parts(parts, record)
+    return missing
+
+
+@contextmanager
+def _claimed(output: Path, parts: Path) -> Iterator[None]:
+    """Hold an output's folder of parts for this process; empty, it goes."""
     with explained(output):
         parts.mkdir(parents=True, exist_ok=True)
     try:
         with locked(parts / LOCK_NAME, output):
-            try:
-                finished = is_finished(output, record, overwrite=overwrite)
-                if not finished:
-                    _prepare_parts(parts, record, overwrite=overwrite)
-                yield FileJob(output, parts, record, finished)
-                # Also when finished before: the process may have died between the last two steps.
-                _empty(parts)
-            finally:
-                _empty_if_bare(parts)
+            yield
     finally:
         with suppress(OSError):
             parts.rmdir()
@@ -114,6 +163,13 @@ def locked(lock: Path, output: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
+def forget_lock(lock: Path, output: Path) -> None:
+    """Remove a lock file that a process left when it was killed, unless another holds it."""
+    if lock.exists():
+        with suppress(OutputError), locked(lock, output):
+            pass
+
+
 def is_locked(lock: Path) -> bool:
     """Whether a living process holds a lock file."""
     if not lock.exists():
@@ -135,19 +191,35 @@ def is_finished(output: Path, record: dict[str, Any], *, overwrite: bool = False
     Args:
         output: the file to be.
         record: what must be the same, as for :func:`file_job`.
-        overwrite: start over, whatever is there.
+        overwrite: replace what is there, so nothing is.
 
     Raises:
         TakenError: other words have made the file, or parts of it.
+        OutputError: the folder may not be looked into, or a file lies where parts have to.
     """
     if overwrite:
         return False
-    if output.exists():
-        check_same_work(output, read_record(output), record)
+    parts, record = _parts_of(output), _as_read(record)
+    begun = begun_record(parts)
+    with explained(output):
+        there = output.exists()
+    if there:
+        before = read_record(output)
+        if begun == record != before:
+            raise TakenError(
+                f"{output} is there already, and these words had begun to replace it. Say "
+                "--overwrite again to go on with that, or choose another output."
+            )
+        check_same_work(output, before, record)
         return True
-    with suppress(FileNotFoundError):
-        before = json.loads((_parts_of(output) / RECORD_NAME).read_text())
-        check_same_work(output, before, record, begun=True)
+    if _parts_in(parts):
+        if begun is not None:
+            check_same_work(output, begun, record, begun=True)
+        elif (parts / RECORD_NAME).exists():
+            raise TakenError(
+                f"{parts / RECORD_NAME} cannot be read, so it is not known of what the parts "
+                "beside it were made. Choose another output, or say --overwrite to start over."
+            )
     return False
 
 
@@ -155,6 +227,8 @@ def check_same_work(
     output: Path, before: dict[str, Any] | None, now: dict[str, Any], *, begun: bool = False
 ) -> None:
     """Refuse to go on with the work of other words.
+
+    What is `UNKNOWN` yet counts as the same, where the record that was found has it at all.
 
     Args:
         output: what the work makes, for the message.
@@ -170,7 +244,11 @@ def check_same_work(
             f"{output} is there already and was not made by this command, so it would be lost. "
             "Choose another output, or say --overwrite to replace it."
         )
-    found = differences(before, json.loads(json.dumps(now)))
+    now = {
+        name: before.get(name, value) if value == UNKNOWN else value
+        for name, value in _as_read(now).items()
+    }
+    found = differences(before, now)
     if found:
         was, mend = (
             ("begun", "Use the same words to go on, choose") if begun else ("made", "Choose")
@@ -253,7 +331,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + UNFINISHED)
     with explained(path):
         try:
             part.write_bytes(content)
@@ -279,38 +357,89 @@ def read_record(raster: Path) -> dict[str, Any] | None:
     """What work made a finished raster; None where it does not say."""
     try:
         with open_dataset(raster) as dataset:
-            text = dataset.tags().get(RECORD_TAG)
-        record = json.loads(text) if text else None
-    except (RasterioError, json.JSONDecodeError):
+            return _read_json(dataset.tags().get(RECORD_TAG, ""))
+    except RasterioError:
         return None
-    return record if isinstance(record, dict) else None
+
+
+def begun_record(parts: Path) -> dict[str, Any] | None:
+    """What work a folder of parts belongs to; None where it does not say."""
+    try:
+        return _read_json((parts / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _read_json(text: str) -> dict[str, Any] | None:
+    with suppress(json.JSONDecodeError):
+        record = json.loads(text)
+        if isinstance(record, dict):
+            return record
+    return None
+
+
+def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as a file gives it back."""
+    return _read_json(json.dumps(record)) or {}
 
 
 def _parts_of(output: Path) -> Path:
-    return output.with_name(output.name + ".parts")
+    """The folder of an output's parts.
+
+    Raises:
+        OutputError: a file has its name.
+    """
+    parts = output.with_name(output.name + ".parts")
+    with explained(output):
+        taken = parts.is_file()
+    if taken:
+        raise OutputError(
+            f"{parts} is a file, and what is finished of {output} would have to lie in a folder of "
+            "that name. Rename it, or choose another output."
+        )
+    return parts
 
 
-def _prepare_parts(parts: Path, record: dict[str, Any], *, overwrite: bool) -> None:
-    path = parts / RECORD_NAME
-    if overwrite:
+def _parts_in(parts: Path) -> list[Path]:
+    """What was finished."""
+    with explained(parts):
+        found = list(parts.iterdir()) if parts.is_dir() else []
+    own = LOCK_NAME, RECORD_NAME
+    return [file for file in found if file.name not in own and file.suffix != UNFINISHED]
+
+
+def _prepare_parts(parts: Path, record: dict[str, Any]) -> None:
+    """Keep the parts of this work only."""
+    if begun_record(parts) != record:
         _empty(parts)
-    if not path.exists():
-        write_text(path, json.dumps(record, indent=1))
+        write_text(parts / RECORD_NAME, json.dumps(record, indent=1))
 
 
 def _empty(parts: Path) -> None:
-    """Remove everything but the lock, which some systems keep from being removed while held."""
-    for file in parts.iterdir():
-        if file.name != LOCK_NAME:
-            file.unlink()
+    """Remove everything but the lock, which some systems keep from being removed while held.
+
+    The record goes last: should this process die, what is left is still known for what it is.
+    """
+    with explained(parts):
+        for file in sorted(parts.iterdir(), key=lambda file: file.name == RECORD_NAME):
+            if file.name != LOCK_NAME:
+                file.unlink()
 
 
 def _empty_if_bare(parts: Path) -> None:
     """Leave nothing beside the output when no part was finished."""
-    with suppress(OSError):
-        unfinished = {LOCK_NAME, RECORD_NAME, RECORD_NAME + ".part"}
-        if {file.name for file in parts.iterdir()} <= unfinished:
+    with suppress(OutputError):
+        if not _parts_in(parts):
             _empty(parts)
+
+
+def _tidy_finished(output: Path, parts: Path, record: dict[str, Any]) -> None:
+    """Remove what a process left beside its output that died between its last two steps."""
+    if parts.is_dir():
+        with suppress(OutputError), _claimed(output, parts):
+            if begun_record(parts) == record:
+                _empty(parts)
+            _empty_if_bare(parts)
 
 
 def _sentence(output: Path, error: Exception) -> str:

@@ -25,9 +25,12 @@ from geotranslate.raster.disk import check_room_for_cogs
 from geotranslate.raster.domain import Domain
 from geotranslate.raster.output import (
     LOCK_NAME,
+    UNKNOWN,
     FileJob,
+    begin_anew,
     explained,
     file_job,
+    forget_lock,
     locked,
     record_tags,
 )
@@ -44,7 +47,6 @@ from geotranslate.translation.precision import choose_arithmetic, choose_device
 from geotranslate.translation.predict_config import PredictConfig
 from geotranslate.translation.preflight import check_scene, open_matching
 from geotranslate.translation.scene_plan import (
-    UNKNOWN,
     ScenePlan,
     check_output,
     has_share,
@@ -103,14 +105,14 @@ def predict_scenes(
     ``bounds`` but for rounding, unless ``seams`` is ``tile`` or the generator is a deep U-Net that
     is blended. Of several scenes, those outside ``aoi`` and ``bounds`` are left out, with a
     warning. Everything is checked at once; the work is done as the result is iterated over.
-    Interrupted, it goes on with the same words where it was.
+    Interrupted, it goes on with the same words where it was, also where they are to overwrite.
 
     Args:
         model: a bundle, or the folder of a run.
         scenes: rasters, folders and globs.
         output: a GeoTIFF for one scene, or a folder, which gets ``NAME.tif`` for each scene.
         config: the settings.
-        overwrite: start over, whatever is there.
+        overwrite: replace what is there.
 
     Yields:
         Progress at the start of each scene, after each batch of cores and each output; steps of
@@ -155,8 +157,8 @@ def predict_scenes(
         plans = _with_statistics(network, plans, file)
     for plan in plans:
         check_output(plan.output, plan.record, overwrite=overwrite)
-    if file is not None and not file.exists():
-        _check_new_file(file)
+    if file is not None:
+        _check_statistics_file(file)
     missing = [plan for plan in plans if overwrite or not plan.output.exists()]
     _check_room(missing, network.translator.target, Path(output))
     batch = config.batch or good_batch(lattice.size, network.device)
@@ -250,8 +252,11 @@ def _check_room(plans: Sequence[ScenePlan], target: Domain, output: Path) -> Non
     check_room_for_cogs(output, sizes, passing=max(sizes, default=0))
 
 
-def _check_new_file(file: Path) -> None:
-    """Find out before the work whether a file can be written; its folder is made."""
+def _check_statistics_file(file: Path) -> None:
+    """Find out before the work whether a file that is not there can be written."""
+    if file.exists():
+        forget_lock(_lock(file), file)
+        return
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     with locked(_lock(file), file):
@@ -280,7 +285,7 @@ class Work:
     Attributes:
         network: what translates them.
         batch: windows translated at once.
-        overwrite: start over, whatever is there.
+        overwrite: replace what is there.
         check_seams: look at each output when it is finished.
     """
 
@@ -314,9 +319,10 @@ def _carry_out(plans: Sequence[ScenePlan], work: Work, *, before: int = 0) -> It
     """Translate scenes one by one, after so many steps that were done before."""
     steps = [_steps(plan, work.network) for plan in plans]
     total = before + sum(steps)
+    anew = begin_anew({plan.output: plan.record for plan in plans}) if work.overwrite else set()
     for plan, all_steps in zip(plans, steps, strict=True):
         yield Progress(before, total, plan.output, "translating")
-        with file_job(plan.output, plan.record, overwrite=work.overwrite) as job:
+        with file_job(plan.output, plan.record, overwrite=plan.output in anew) as job:
             for step in _make(plan, work, job):
                 yield replace(step, done=before + step.done, total=total)
             if work.check_seams:
@@ -391,8 +397,10 @@ def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Sourc
 
 
 def _check(plan: ScenePlan, work: Work, job: FileJob) -> SeamCheck | None:
-    for _ in work.network.measure(plan, job.parts):
-        pass
-    engine = work.network.engine(plan, job.parts)
     with TemporaryDirectory() as folder:
+        # Parts are those of work under way.
+        measured = Path(folder) if job.finished else job.parts
+        for _ in work.network.measure(plan, measured):
+            pass
+        engine = work.network.engine(plan, measured)
         return check_sample(plan, job.output, engine, Path(folder), work.batch)

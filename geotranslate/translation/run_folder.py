@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from geotranslate.errors import TakenError
+from geotranslate.errors import OutputError, TakenError
 from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
@@ -22,7 +22,7 @@ from geotranslate.raster.output import (
     write_text,
 )
 from geotranslate.translation import bundle, checkpoint, tensorboard
-from geotranslate.translation.checkpoint import list_checkpoints
+from geotranslate.translation.checkpoint import list_checkpoints, load_checkpoint
 from geotranslate.translation.config import BUILT_IN
 from geotranslate.translation.guards import NAME as GUARDS_NAME
 from geotranslate.translation.log import NAME as LOG_NAME
@@ -46,7 +46,8 @@ WRITTEN = {
 def claim_run(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[dict[str, Any] | None]:
     """Hold a run folder for this process.
 
-    A run that has no checkpoint yet has nothing to lose, so other words may begin it anew.
+    A run that has no checkpoint yet has nothing to lose, so other words may begin it anew. To be
+    overwritten, one that these words have begun and not finished goes on.
 
     Yields:
         What the folder said before (`read_job`); None where a run begins.
@@ -60,6 +61,8 @@ def claim_run(plan: Plan, run: Path, *, overwrite: bool = False) -> Iterator[dic
         job = read_job(run)
         if job is None:
             _refuse_other_things(run)
+        elif overwrite and _is_under_way(plan, run, job):
+            pass
         elif overwrite or (job["work"] != _work(plan) and not list_checkpoints(run)):
             _clear(run)
             job = None
@@ -100,6 +103,16 @@ def _work(plan: Plan) -> dict[str, Any]:
     """The plan's work as a file gives it back."""
     work: dict[str, Any] = json.loads(json.dumps(plan.work()))
     return work
+
+
+def _is_under_way(plan: Plan, run: Path, job: dict[str, Any]) -> bool:
+    """Whether a run was begun by these very words and can go on."""
+    if job["work"] != _work(plan) or job["changes"]:
+        return False
+    with suppress(OutputError):  # to start over is the mend of checkpoints that cannot be read
+        state = load_checkpoint(run)
+        return state is not None and state["recorded"] < plan.config.updates
+    return False
 
 
 def _refuse_unsaid_changes(plan: Plan, run: Path, before: dict[str, Any]) -> None:

@@ -17,14 +17,11 @@ from geotranslate.raster.bounds import Bounds
 from geotranslate.raster.cores import Core, Lattice, plan_cores
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import check_same_work, read_record
+from geotranslate.raster.output import is_finished
 from geotranslate.raster.scene import RASTER_SUFFIXES, Scene
 from geotranslate.raster.vrt import Source
 
 GEOTIFF_SUFFIXES = {".tif", ".tiff"}
-
-UNKNOWN = "still to be measured"
-"""In a record, in place of what is only known when it was measured."""
 
 
 @dataclass(frozen=True)
@@ -151,21 +148,13 @@ def wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None)
 def check_output(output: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     """Refuse early what would be refused, or destroyed, when its turn comes.
 
-    What is `UNKNOWN` yet counts as the same, where the finished work has it at all.
-
     Raises:
         SettingError: the output is the scene itself.
-        OutputError: it is there already, made by other words.
+        OutputError: it is there already or begun, by other words.
     """
     if output.resolve() in {Path(name).resolve() for name, *_ in record["scene"]["files"]}:
         raise SettingError(
             f"{output} is the scene that is to be translated, and writing it would destroy it. "
             "Choose another output."
         )
-    if output.exists() and not overwrite:
-        before = read_record(output)
-        known = {
-            name: (before or {}).get(name, value) if value == UNKNOWN else value
-            for name, value in record.items()
-        }
-        check_same_work(output, before, known)
+    is_finished(output, record, overwrite=overwrite)

@@ -111,7 +111,7 @@ def train(
         chips: as `open_chips` takes it.
         run: folder for all that comes of it.
         config: the settings.
-        overwrite: start over, whatever run is there.
+        overwrite: start over, but for a run that these words have begun and not finished.
 
     Yields:
         Progress after each update; nothing when the run was finished before.

@@ -437,6 +437,34 @@ def test_other_words_are_refused_by_their_difference(pair, tmp_path, words, diff
     assert contents(folder) == contents(tmp_path / "fresh")
 
 
+@pytest.mark.parametrize("there", [{}, {"stride": 12}])
+def test_an_interrupted_overwrite_goes_on_and_a_finished_one_begins_anew(pair, tmp_path, there):
+    folder = tmp_path / "chips"
+    tile(folder, **pair | there)
+    steps = tile_scenes(plan_tiles(TileConfig(**WORDS | pair)), folder, overwrite=True)
+    next(steps), next(steps)
+    steps.close()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("images/*.tif")}
+    assert kept
+    tile(folder, overwrite=True, **pair)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    tile(tmp_path / "fresh", **pair)
+    assert contents(folder) == contents(tmp_path / "fresh")
+    tile(folder, overwrite=True, **pair)
+    assert not any(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+@pytest.mark.parametrize("record", ["{", "[1]"])
+def test_chips_whose_record_is_damaged_are_cut_anew(pair, tmp_path, record):
+    folder = tmp_path / "chips"
+    next(steps := tile_scenes(plan_tiles(TileConfig(**WORDS | pair)), folder))
+    steps.close()
+    (folder / "tile.json.parts" / "job.json").write_text(record)
+    tile(folder, **pair)
+    tile(tmp_path / "fresh", **pair)
+    assert contents(folder) == contents(tmp_path / "fresh")
+
+
 def test_a_scene_that_changed_is_other_work(pair, tmp_path):
     tile(tmp_path / "chips", **pair)
     os.utime(pair["a"][0], ns=(1, 1))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -13,11 +15,13 @@ import pytest
 import rasterio
 from filelock import FileLock
 
-from geotranslate.errors import OutputError
+from geotranslate.errors import OutputError, TakenError
 from geotranslate.raster.output import (
+    begin_anew,
     differences,
     explained,
     file_job,
+    forget_lock,
     locked,
     read_record,
     record_tags,
@@ -25,6 +29,9 @@ from geotranslate.raster.output import (
 )
 
 RECORD = {"command": "predict", "size": 256, "inputs": {"a.tif": [1, 2]}}
+
+
+OTHER = {**RECORD, "size": 1}
 
 
 def finish(job):
@@ -58,6 +65,10 @@ def complete(output, record=RECORD, **words):
         if not job.finished:
             finish(job)
         return job
+
+
+def parts_of(output):
+    return output.with_name(output.name + ".parts")
 
 
 def beside(output):
@@ -119,6 +130,103 @@ class TestRunningAgain:
         begin(output, {**RECORD, "size": 1}, overwrite=True)
         assert read_record(output) == RECORD
 
+    @pytest.mark.parametrize("there", [None, OTHER])
+    def test_an_interrupted_overwrite_goes_on_when_it_is_said_again(self, output, there):
+        if there is not None:
+            complete(output, there)
+        begin(output, overwrite=True)
+        with file_job(output, RECORD, overwrite=True) as job:
+            assert not job.finished
+            assert (job.parts / "row.tif").exists()
+            finish(job)
+        assert read_record(output) == RECORD
+        assert beside(output) == ["out.tif"]
+
+    def test_an_interrupted_overwrite_is_known_before_its_first_part(self, output):
+        complete(output, OTHER)
+        begin(output, parts=(), overwrite=True)
+        with pytest.raises(TakenError, match="Say --overwrite again to go on"):
+            complete(output)
+
+    def test_an_interrupted_overwrite_asks_for_the_word_again_and_keeps_its_parts(self, output):
+        complete(output, OTHER)
+        begin(output, overwrite=True)
+        with pytest.raises(TakenError, match="Say --overwrite again to go on"):
+            complete(output)
+        assert read_record(output) == OTHER
+        with file_job(output, RECORD, overwrite=True) as job:
+            assert (job.parts / "row.tif").exists()
+
+    def test_the_words_that_made_an_output_leave_an_interrupted_overwrite_alone(self, output):
+        complete(output, OTHER)
+        begin(output, overwrite=True)
+        assert complete(output, OTHER).finished
+        with file_job(output, RECORD, overwrite=True) as job:
+            assert (job.parts / "row.tif").exists()
+
+    def test_overwrite_begins_anew_where_the_same_words_had_finished(self, output):
+        complete(output)
+        with file_job(output, RECORD, overwrite=True) as job:
+            assert not job.finished
+            finish(job)
+
+    def test_parts_of_unknown_make_are_not_taken_for_ones_own(self, output):
+        begin(output, OTHER)
+        (parts_of(output) / "job.json").unlink()
+        with file_job(output, RECORD) as job:
+            assert not (job.parts / "row.tif").exists()
+            finish(job)
+
+    @pytest.mark.parametrize("count", range(4))
+    def test_while_parts_are_removed_what_is_left_is_known_for_what_it_is(
+        self, output, monkeypatch, count
+    ):
+        begin(output, OTHER, parts=("a.tif", "b.tif", "z.tif"))
+        unlink, removed = Path.unlink, []
+
+        def killed(self, **words):
+            if self.name != ".lock":
+                if len(removed) == count:
+                    raise KeyboardInterrupt
+                removed.append(self.name)
+            unlink(self, **words)
+
+        monkeypatch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            complete(output, overwrite=True)
+        monkeypatch.undo()
+        assert "job.json" not in removed
+        if count < 3:
+            with pytest.raises(TakenError, match="begun with other settings"):
+                complete(output)
+
+    def test_other_words_begin_anew_where_no_part_was_finished(self, output):
+        parts_of(output).mkdir(parents=True)
+        (parts_of(output) / "job.json").write_text(json.dumps(OTHER))
+        (parts_of(output) / "row.tif.part").touch()
+        complete(output)
+        assert beside(output) == ["out.tif"]
+
+    @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff"])
+    def test_parts_whose_record_is_damaged_are_refused_and_overwritten_if_said(self, output, text):
+        begin(output)
+        (parts_of(output) / "job.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(
+            TakenError, match=r"job\.json cannot be read.*--overwrite to start over"
+        ):
+            complete(output)
+        assert (parts_of(output) / "row.tif").exists()
+        with file_job(output, RECORD, overwrite=True) as job:
+            assert not (job.parts / "row.tif").exists()
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_file_with_the_name_of_the_parts_is_named(self, output, overwrite):
+        output.parent.mkdir(parents=True)
+        parts_of(output).write_text("mine")
+        with pytest.raises(OutputError, match=r"out\.tif\.parts is a file.*Rename it, or choose"):
+            complete(output, overwrite=overwrite)
+        assert parts_of(output).read_text() == "mine"
+
     @pytest.mark.parametrize("content", [b"", b"my thesis"])
     def test_a_file_of_somebody_elses_is_not_lost(self, output, content):
         output.parent.mkdir(parents=True)
@@ -159,6 +267,49 @@ class TestRunningAgain:
     def test_paths_and_tuples_are_recorded_as_json_says_them(self, output):
         complete(output, {"size": (1, 2)})
         assert complete(output, {"size": [1, 2]}).finished
+
+
+class TestSeveralOutputs:
+    @pytest.fixture(params=[None, OTHER, RECORD])
+    def works(self, tmp_path, request):
+        """Three outputs that are not there, made by other words, or by the same."""
+        outputs = [tmp_path / f"{name}.tif" for name in "abc"]
+        if request.param is not None:
+            for output in outputs:
+                complete(output, request.param)
+        return dict.fromkeys(outputs, RECORD)
+
+    def test_what_an_interrupted_command_had_made_is_not_made_again(self, works):
+        first, second, last = works
+        assert begin_anew(works) == {first, second, last}
+        complete(first, overwrite=True)
+        begin(second, overwrite=True)
+        assert begin_anew(works) == {second, last}
+        begin(second, parts=(), overwrite=True)
+        assert begin_anew(works) == {second, last}
+        assert (parts_of(second) / "row.tif").exists()
+        complete(second, overwrite=True)
+        assert begin_anew(works) == {last}
+        complete(last, overwrite=True)
+        assert beside(first) == ["a.tif", "b.tif", "c.tif"]
+
+    def test_a_command_that_ended_begins_anew(self, works):
+        for _ in range(2):
+            assert begin_anew(works) == works.keys()
+            for output in works:
+                complete(output, overwrite=True)
+
+    def test_nothing_counts_as_made_before_all_was_begun(self, works):
+        first, second, _ = works
+        begin_anew({first: RECORD, second: RECORD})
+        assert begin_anew(works) == works.keys()
+
+    def test_what_was_exchanged_meanwhile_is_made_again(self, works):
+        first, second, last = works
+        begin_anew(works)
+        complete(first, overwrite=True)
+        first.write_bytes(b"another's")
+        assert begin_anew(works) == {first, second, last}
 
 
 HOLDER = """
@@ -207,6 +358,15 @@ class TestTwoProcesses:
             pass
         assert lock.read_text() == "another's"
 
+    def test_the_lock_of_one_that_was_killed_is_forgotten(self, tmp_path, output, holder):
+        lock = parts_of(output) / ".lock"
+        forget_lock(lock, output)
+        assert lock.exists()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        forget_lock(lock, output)
+        assert not lock.exists()
+
     def test_a_killed_one_holds_nothing_up(self, output, holder):
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -244,7 +404,32 @@ except OutputError as error:
 """
 
 
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+from geotranslate.raster.output import file_job
+os.chdir(sys.argv[1])
+if os.geteuid() == 0:  # who may write anywhere
+    os.setuid(65534)
+with file_job(Path("out.tif"), {"size": 1}) as job:
+    print(job.finished)
+"""
+
+
 class TestWriting:
+    @pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions")
+    @pytest.mark.parametrize("died_at_the_end", [False, True])
+    def test_finished_work_may_lie_where_nothing_can_be_written(self, output, died_at_the_end):
+        complete(output, {"size": 1})
+        if died_at_the_end:
+            parts_of(output).mkdir()
+            (parts_of(output) / "job.json").write_text('{"size": 1}')
+            parts_of(output).chmod(0o555)
+        output.parent.chmod(0o555)
+        words = [sys.executable, "-c", READ_ONLY, str(output.parent)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout == "True\n"
+
     def test_a_small_file_comes_whole(self, tmp_path):
         write_text(tmp_path / "a.json", "grüße")
         assert (tmp_path / "a.json").read_text(encoding="utf-8") == "grüße"

@@ -714,6 +714,45 @@ def test_a_second_process_on_the_same_output_is_refused(bundle, sar_scene, tmp_p
         translate(bundle, sar_scene, output)
 
 
+def test_an_interrupted_overwrite_of_many_scenes_goes_on(bundle, make_raster, tmp_path):
+    scenes = [make_raster(f"{n}.tif", sar_pixels(90, 70)[0], bands=SAR.bands) for n in "abc"]
+    outputs = [tmp_path / "out" / f"{name}.tif" for name in "abc"]
+    list(steps_of(bundle, scenes, tmp_path / "out", size=64))
+    words = {"size": 32, "batch": 1, "overwrite": True}
+    rows = outputs[1].with_name("b.tif.parts")
+    for step in (steps := steps_of(bundle, scenes, tmp_path / "out", **words)):
+        if len(list(rows.glob("rows_*.tif"))) == 2:
+            assert step.output == outputs[1]
+            break
+    steps.close()
+    with pytest.raises(OutputError, match="Say --overwrite again to go on"):
+        steps_of(bundle, scenes, tmp_path / "out", size=32)
+    kept = [outputs[0], *rows.glob("rows_*.tif")]
+    before = [file.stat().st_mtime_ns for file in kept]
+    made = {}
+    for step in steps_of(bundle, scenes, tmp_path / "out", **words):
+        made[step.output] = step.state
+        if step.output == outputs[1] and step.state == "translating":
+            assert [file.stat().st_mtime_ns for file in kept] == before
+    assert made == dict(zip(outputs, ["unchanged", "written", "written"], strict=True))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "b.tif", "c.tif"]
+    # It has ended, so it begins anew.
+    states = {step.output: step.state for step in steps_of(bundle, scenes, rows.parent, **words)}
+    assert set(states.values()) == {"written"}
+
+
+def test_parts_of_other_words_are_refused_before_another_scene_is_translated(
+    bundle, sar_scene, make_raster, tmp_path
+):
+    second = make_raster("second.tif", sar_pixels(90, 70)[0], bands=SAR.bands)
+    for _ in (steps := steps_of(bundle, [second], tmp_path / "out", size=32, batch=1)):
+        if list((tmp_path / "out").glob("second.tif.parts/rows_*.tif")):
+            break
+    steps.close()
+    with pytest.raises(OutputError, match=r"second\.tif was begun .* size was 32 and is now 64"):
+        steps_of(bundle, [sar_scene, second], tmp_path / "out", size=64)
+
+
 def test_a_scene_that_changes_while_it_is_translated_is_refused(bundle, sar_scene, tmp_path):
     words = {"size": 32, "batch": 1}
     steps = steps_of(bundle, [sar_scene], tmp_path / "out.tif", **words)

@@ -17,7 +17,7 @@ from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import Context
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.scene import Chip, Scene
-from geotranslate.translation import cells, norm_statistics
+from geotranslate.translation import cells, norm_statistics, predict
 from geotranslate.translation.bundle import save_bundle
 from tests.translation.predicting import RGB, SAR, steps_of
 
@@ -307,6 +307,15 @@ def test_scenes_of_one_file_of_statistics_match(models, make_raster, tmp_path):
     assert np.abs(own - alone).mean() > 0.5  # of 255
 
 
+def test_the_lock_that_a_killed_process_left_beside_its_statistics_goes(models, small, tmp_path):
+    model, file = models("instance"), tmp_path / "scene.json"
+    list(steps_of(model, [small], tmp_path / "out.tif", statistics=file))
+    lock = tmp_path / "scene.json.lock"
+    lock.touch()
+    list(steps_of(model, [small], tmp_path / "out.tif", statistics=file))
+    assert not lock.exists()
+
+
 def test_another_file_of_statistics_is_another_work(models, small, tmp_path):
     model, file = models("instance"), tmp_path / "scene.json"
     translate(model, small, tmp_path / "out.tif", statistics=file)
@@ -380,6 +389,24 @@ def test_the_check_looks_at_what_was_finished_before_and_at_parts(models, small,
     ]
     assert [state for state, _ in states] == ["translating", "unchanged", "checked"]
     assert states[-1][1].mismatch < 1e-4
+
+
+@pytest.mark.parametrize("seams", ["scene", "dense"])
+def test_what_the_check_measures_of_a_finished_output_is_never_taken_for_parts(
+    models, small, tmp_path, monkeypatch, seams
+):
+    words = {"size": 128, "seams": seams}
+    model, output = models("instance"), tmp_path / "out.tif"
+    list(steps_of(model, [small], output, **words))
+    beside = []
+
+    def look(*_):
+        beside.extend(tmp_path.glob("out.tif.parts/*"))
+
+    monkeypatch.setattr(predict, "check_sample", look)
+    *_, last = steps_of(model, [small], output, check_seams=True, **words)
+    assert last.state == "checked"
+    assert beside == []
 
 
 def test_where_no_cores_meet_there_is_nothing_to_check(models, small, tmp_path):

@@ -150,6 +150,43 @@ def test_other_settings_are_refused_and_overwrite_starts_over(make_chips, tmp_pa
     assert [file.read_text() for file in notes] == ["hello"] * 3
 
 
+def first_update(steps):
+    """The first update of a training, which is interrupted then."""
+    update = next(steps).update
+    steps.close()
+    return update
+
+
+def test_an_interrupted_overwrite_goes_on_and_a_finished_one_begins_anew(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    finish(train(chips, run, config()))
+    words = config(updates=5, checkpoint_every=2)
+    steps = train(chips, run, words, overwrite=True)
+    assert [next(steps).update for _ in range(3)] == [1, 2, 3]
+    steps.close()
+    assert [step.update for step in train(chips, run, words, overwrite=True)] == [4, 5]
+    assert first_update(train(chips, run, words, overwrite=True)) == 1
+
+
+def test_an_interrupted_run_begins_anew_where_settings_were_changed_on_the_way(
+    make_chips, tmp_path
+):
+    chips, run = make_chips(), tmp_path / "run"
+    finish(train(chips, run, config(updates=2)))
+    first_update(resume(run, changes={"updates": 4}))
+    assert first_update(train(chips, run, config(), overwrite=True)) == 1
+
+
+def test_checkpoints_that_cannot_be_read_are_overwritten(make_chips, tmp_path):
+    chips, run = make_chips(), tmp_path / "run"
+    first_update(train(chips, run, config()))
+    for _, path in list_checkpoints(run):
+        path.write_bytes(b"")
+    with pytest.raises(OutputError, match="Say --overwrite to start over"):
+        next(train(chips, run, config()))
+    assert first_update(train(chips, run, config(), overwrite=True)) == 1
+
+
 @pytest.mark.parametrize("record", [None, "{", '{"version": 1}'])
 def test_folders_of_others_are_refused_even_with_overwrite(make_chips, tmp_path, record):
     thesis = tmp_path / "run" / "model" / "thesis.txt"

@@ -37,7 +37,7 @@ def mosaic_rasters(
     Args:
         inputs: rasters, folders and globs.
         output: the file to be.
-        overwrite: start over, whatever is there.
+        overwrite: replace what is there.
         settings: fields of :class:`MosaicSettings`.
 
     Yields:

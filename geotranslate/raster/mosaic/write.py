@@ -53,7 +53,7 @@ def write_mosaic(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> 
     Args:
         plan: made for this output.
         output: the file to be.
-        overwrite: start over, whatever is there.
+        overwrite: replace what is there.
 
     Yields:
         How many of ``plan.steps`` are done; nothing when the output was finished before.

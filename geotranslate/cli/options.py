@@ -100,7 +100,8 @@ quiet_option: Decorator = click.option(
 overwrite_option: Decorator = click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace a file, or what this command made in a folder. Interrupted, it goes on likewise.",
+    help="Replace a file, or what this command made in a folder. Said again after an interrupt, it "
+    "goes on.",
 )
 
 

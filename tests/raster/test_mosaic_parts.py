@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,10 +20,11 @@ from geotranslate.raster.mosaic import (
     MosaicSettings,
     check_virtual,
     plan_mosaic,
+    virtual,
     write_virtual,
 )
 from geotranslate.raster.mosaic.cutlines import write_footprints
-from geotranslate.raster.output import explained
+from geotranslate.raster.output import explained, locked
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
 from tests.reading_back import join, read
@@ -325,6 +328,41 @@ class TestVirtual:
         with pytest.raises(TakenError, match="--overwrite to replace it"):
             write_virtual(other, output)
         assert write_virtual(other, output, overwrite=True)
+
+    def test_an_index_that_a_map_program_opened_is_still_the_same(self, pair, tmp_path):
+        output = tmp_path / "out.gti.gpkg"
+        plan = plan_mosaic(pair, output, MosaicSettings(blend="first"))
+        write_virtual(plan, output)
+        before = output.read_bytes()
+        with closing(sqlite3.connect(output)) as opened:
+            opened.execute("PRAGMA journal_mode=wal").fetchall()
+            opened.execute("CREATE TABLE layer_styles (id INTEGER)")
+            opened.commit()
+            assert not write_virtual(plan, output)
+        assert output.read_bytes() != before
+        assert not write_virtual(plan, output)
+        with closing(sqlite3.connect(output)) as edited:
+            edited.execute("UPDATE gpkg_metadata SET metadata = ''")
+            edited.commit()
+        with pytest.raises(TakenError, match="--overwrite to replace it"):
+            write_virtual(plan, output)
+
+    def test_an_index_may_lie_where_nothing_can_be_written(self, pair, tmp_path, monkeypatch):
+        output = tmp_path / "out.vrt"
+        plan = plan_mosaic(pair, output, MosaicSettings(blend="first"))
+        write_virtual(plan, output)
+        monkeypatch.setattr(virtual, "locked", None)
+        assert not write_virtual(plan, output)
+
+    def test_one_process_at_a_time_writes_an_index(self, pair, tmp_path):
+        output = tmp_path / "out.vrt"
+        plan = plan_mosaic(pair, output, MosaicSettings(blend="first"))
+        with (
+            locked(tmp_path / "out.vrt.lock", output),
+            pytest.raises(OutputError, match="is being written by another process"),
+        ):
+            write_virtual(plan, output)
+        assert write_virtual(plan, output)
 
     @pytest.mark.parametrize(
         ("words", "mend"),

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from geotranslate.errors import SettingError, TakenError
 from geotranslate.raster.mosaic.plan import MosaicPlan
 from geotranslate.raster.mosaic.settings import MosaicSettings
-from geotranslate.raster.output import explained, write_text
+from geotranslate.raster.output import (
+    LOCK_NAME,
+    explained,
+    forget_lock,
+    locked,
+    write_bytes,
+    write_text,
+)
 from geotranslate.raster.vrt import Source, build_gti, build_vrt
 
 VRT, INDEX = ".vrt", ".gti.gpkg"
+LAYER = "mosaic"
 
 
 def write_virtual(plan: MosaicPlan, output: Path, *, overwrite: bool = False) -> bool:
@@ -46,11 +57,7 @@ def check_virtual(plan: MosaicPlan, output: Path, *, overwrite: bool = False) ->
         TakenError: another file has its name.
     """
     _check_virtual(plan, output)
-    if output.exists() and not overwrite:
-        with TemporaryDirectory() as folder:
-            part = Path(folder) / output.name
-            _write(plan, part)
-            _check_same_bytes(output, part)
+    _is_there(output, _made(output, partial(_write, plan)), overwrite)
 
 
 def _check_virtual(plan: MosaicPlan, output: Path) -> None:
@@ -74,29 +81,64 @@ def write_once(output: Path, write: Callable[[Path], None], overwrite: bool) -> 
     """Write a small file that has the same bytes each time; returns whether it was not there.
 
     Raises:
-        OutputError: it cannot be written, or another file has its name.
+        OutputError: it cannot be written, another process writes it, or another file has its name.
     """
+    lock = output.with_name(output.name + LOCK_NAME)
+    content = _made(output, write)
+    if _is_there(output, content, overwrite):
+        forget_lock(lock, output)
+        return False
     with explained(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        # GDAL knows what a file is by how its name ends.
-        part = output.with_name(f".new.{output.name}")
-        try:
-            write(part)
-            if output.exists() and not overwrite:
-                _check_same_bytes(output, part)
-                return False
-            part.replace(output)
-        finally:
-            part.unlink(missing_ok=True)
+    with locked(lock, output):
+        # Another process may have written it just now.
+        if _is_there(output, content, overwrite):
+            return False
+        write_bytes(output, content)
     return True
 
 
-def _check_same_bytes(output: Path, part: Path) -> None:
-    if part.read_bytes() != output.read_bytes():
+def _made(output: Path, write: Callable[[Path], None]) -> bytes:
+    """What a file is to hold."""
+    # GDAL knows what a file is by how its name ends.
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / output.name
+        write(path)
+        return path.read_bytes()
+
+
+def _is_there(output: Path, content: bytes, overwrite: bool) -> bool:
+    """Whether a file with this content is there and stays.
+
+    Raises:
+        TakenError: one of another content is.
+    """
+    with explained(output):
+        if overwrite or not output.exists():
+            return False
+        there = output.read_bytes()
+    if there != content and (_told(there) or there) != _told(content):
         raise TakenError(
             f"{output} is there already, from other rasters, words or hands, and would be lost. "
             "Choose another output, or say --overwrite to replace it."
         )
+    return True
+
+
+def _told(index: bytes) -> list[list[Any]] | None:
+    """What an index says, which QGIS does not change where it opens it; None of another file."""
+    if not index.startswith(b"SQLite format 3"):
+        return None
+    try:
+        with closing(sqlite3.connect(":memory:")) as database:
+            # QGIS lets it say that changes lie in a file beside it, of which memory knows nothing.
+            database.deserialize(index[:18] + b"\1\1" + index[20:])
+            return [
+                database.execute(f"SELECT * FROM {table}").fetchall()
+                for table in (LAYER, "gpkg_metadata", "gpkg_spatial_ref_sys")
+            ]
+    except sqlite3.Error:
+        return None
 
 
 def _write(plan: MosaicPlan, path: Path) -> None:
@@ -182,4 +224,4 @@ def _write_index(path: Path, plan: MosaicPlan) -> None:
     gti = build_gti(
         plan.bands, plan.dtype, plan.nodata, masked=plan.nodata is None, sort_field="height"
     )
-    write_geopackage(path, table, "mosaic", metadata, gti)
+    write_geopackage(path, table, LAYER, metadata, gti)

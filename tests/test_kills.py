@@ -40,16 +40,19 @@ class Work:
     """A command that writes something.
 
     Attributes:
-        words: of the command, but for the output; inputs lie in the folder it is run in.
+        words: of the command, but for the output; inputs lie in the folder it is run in, and
+            ``{folder}`` stands for that of the output.
         output: the file or folder to be, below a folder of its own.
         first: pattern of what is finished first.
         points: of being killed, in the order in which work comes to them.
+        replaces: a raster of other words lies in the output's place.
     """
 
     words: tuple[str, ...]
     output: str
     first: str
     points: tuple[str, ...]
+    replaces: bool = False
 
 
 ROWS = ("after rows_* 1", "after rows_* 1", "half joined.tif 1", "before out.tif 1")
@@ -63,7 +66,45 @@ WORKS = {
         "out.tif.parts/rows_*.tif",
         ROWS,
     ),
+    "overviews": Work(
+        ("predict", "batch", "long.tif", "--size", "64", *ON_CPU),
+        "out.tif",
+        "out.tif.parts/rows_*.tif",
+        ROWS,
+    ),
+    "check": Work(
+        ("predict", "instance", *PREDICT, "--check-seams"),
+        "out.tif",
+        "out.tif.parts/rows_*.tif",
+        # What was made is checked, which begins with measuring where nothing was left to make.
+        (*ROWS, "after rows_* 1", "after statistics.json 1"),
+    ),
+    "statistics": Work(
+        ("predict", "instance", *PREDICT, "--statistics", "{folder}/known.json"),
+        "out.tif",
+        "out.tif.parts/rows_*.tif",
+        ("before known.json 1", "after known.json 1", *ROWS),
+    ),
     "mosaic": Work(("mosaic", "tiles"), "out.tif", "out.tif.parts/rows_*.tif", ROWS),
+    "replaced": Work(
+        ("mosaic", "tiles", "--overwrite"),
+        "out.tif",
+        "out.tif.parts/rows_*.tif",
+        ROWS,
+        replaces=True,
+    ),
+    "matched": Work(
+        ("mosaic", "tiles", "--match", "gain"),
+        "out.tif",
+        "out.tif.parts/rows_*.tif",
+        ("before match.json 1", "after match.json 1", *ROWS),
+    ),
+    "virtual": Work(
+        ("mosaic", "tiles", "--blend", "first", "--virtual"),
+        "out.gti.gpkg",
+        "out.gti.gpkg",
+        ("before out.gti.gpkg 2", "after out.gti.gpkg 2"),
+    ),
     "tile": Work(
         ("tile", "--a", "scene.tif", "--b", "optical.tif", "--size", "24", "--stride", "24"),
         "chips",
@@ -162,6 +203,8 @@ def place(tmp_path_factory):
     pixels = numbers.uniform(-24, -1, (2, 300, 80)).astype("float32")
     pixels[:, :40, :30] = -999
     write_raster(folder / "scene.tif", pixels, nodata=-999)
+    long = numbers.uniform(-24, -1, (2, 1100, 80)).astype("float32")
+    write_raster(folder / "long.tif", long)
     optical = numbers.integers(1, 255, (3, 300, 80), dtype=np.uint8)
     write_raster(folder / "optical.tif", optical)
     for shift in (0, 300):
@@ -172,6 +215,7 @@ def place(tmp_path_factory):
         for name, source in (("images", pixels[:, 50:74]), ("images2", optical[:, 50:74])):
             chip = source[..., 8 * number : 8 * number + 24]
             write_raster(folder / "chips" / name / f"{number:09d}.tif", chip)
+    (folder / "temporary").mkdir()
     return folder
 
 
@@ -184,6 +228,7 @@ class Running:
         self.process = subprocess.Popen(
             [sys.executable, *map(str, words)],
             cwd=place,
+            env=os.environ | {"TMPDIR": str(place / "temporary")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -237,15 +282,33 @@ class Running:
         return self.process.returncode, self.said
 
 
+def spell(work, folder):
+    """The words of a command."""
+    return *(word.format(folder=folder) for word in work.words), "-o", folder / work.output
+
+
 def command(place, work, folder):
     """Run a command to its end."""
-    with Running(place, *GEOTRANSLATE, *work.words, "-o", folder / work.output) as running:
+    with Running(place, *GEOTRANSLATE, *spell(work, folder)) as running:
         return running.finish()
 
 
 def waiting(place, work, folder, point):
     """A command that waits at a point."""
-    return Running(place, "-c", WAITING, point, *work.words, "-o", folder / work.output)
+    return Running(place, "-c", WAITING, point, *spell(work, folder))
+
+
+def put_in_place(work, folder):
+    """What lies in the output's place before the work, where something does."""
+    if work.replaces:
+        write_raster(folder / work.output, np.ones((1, 30, 30), np.uint8))
+        with rasterio.open(folder / work.output, "r+") as file:
+            file.update_tags(GEOTRANSLATE_JOB='{"command": "mosaic"}')
+
+
+def finished_rows(folder):
+    """When each was finished."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*.parts/rows_*.tif")}
 
 
 def contents(folder):
@@ -288,8 +351,7 @@ def undisturbed(place, tmp_path_factory):
             work, folder = WORKS[name], tmp_path_factory.mktemp("undisturbed")
             if work.words[0] == "predict":
                 write_model(place / work.words[1], work.words[1])
-            words = (*GEOTRANSLATE, *work.words, "-o", folder / work.output)
-            with Running(place, *words) as running:
+            with Running(place, *GEOTRANSLATE, *spell(work, folder)) as running:
                 assert running.reach(lambda: any(folder.glob(work.first)))
                 begun = time.monotonic()
                 status, said = running.finish()
@@ -304,23 +366,37 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "name", ["mosaic", *(pytest.param(name, marks=slow) for name in WORKS if name != "mosaic")]
+    "name",
+    [
+        *("mosaic", "replaced"),
+        *(pytest.param(name, marks=slow) for name in WORKS if name not in ("mosaic", "replaced")),
+    ],
 )
 def test_killed_at_one_point_after_the_other_it_ends_with_the_same_bytes(
     place, undisturbed, tmp_path, name
 ):
     work, (expected, _) = WORKS[name], undisturbed(name)
+    put_in_place(work, tmp_path)
+    rows = {}
     for point in work.points:
         with waiting(place, work, tmp_path, point) as running:
             running.wait_there()
             running.kill()
-        assert contents(tmp_path) != expected
+        left = contents(tmp_path)
+        if left.get(work.output) != expected[work.output]:
+            assert rows.items() <= finished_rows(tmp_path).items()
+        rows = finished_rows(tmp_path)
+    assert left != expected or name == "check"  # for which all is finished before its last point
     status, said = command(place, work, tmp_path)
     assert status == 0, said
     assert contents(tmp_path) == expected
+    if name == "overviews":
+        with rasterio.open(tmp_path / work.output) as file:
+            assert file.overviews(1)
 
 
 COUNTS = {"predict": 10, "dense": 9, "mosaic": 10, "tile": 10, "train": 6, "cyclegan": 6}
+COUNTS |= {"check": 5, "statistics": 4, "replaced": 6, "matched": 4, "overviews": 3}
 RANDOM = [
     *(("predict", 0), ("mosaic", 0), ("tile", 0)),
     *(
@@ -336,7 +412,8 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(
     place, undisturbed, tmp_path, name, number
 ):
     work, (expected, seconds) = WORKS[name], undisturbed(name)
-    with Running(place, *GEOTRANSLATE, *work.words, "-o", tmp_path / work.output) as running:
+    put_in_place(work, tmp_path)
+    with Running(place, *GEOTRANSLATE, *spell(work, tmp_path)) as running:
         assert running.reach(lambda: any(tmp_path.glob(work.first)))
         time.sleep(random.Random(f"{name} {number}").uniform(0, seconds))
         running.kill()
@@ -422,8 +499,19 @@ def test_an_input_that_changed_after_a_kill_is_refused(
         assert all(name.endswith(".lock") for name in left.keys() ^ contents(tmp_path).keys())
 
 
-@pytest.mark.parametrize("what", ["time", pytest.param("size", marks=slow)])
-@pytest.mark.parametrize(("name", "changed"), CHANGED)
+@pytest.mark.parametrize(
+    ("name", "changed", "what"),
+    [
+        ("mosaic", "tiles/0.tif", "time"),
+        pytest.param("mosaic", "tiles/0.tif", "size", marks=slow),
+        pytest.param("predict", "scene.tif", "header", marks=slow),
+        *(
+            pytest.param(name, changed, what, marks=slow)
+            for name, changed in (("tile", "optical.tif"), ("predict", "scene.tif"))
+            for what in ("time", "size")
+        ),
+    ],
+)
 def test_an_input_that_changes_while_it_is_worked_on_is_refused(
     place, undisturbed, restored, tmp_path, name, changed, what
 ):
@@ -443,6 +531,7 @@ INTERRUPTED = [
     ("predict", "after rows_* 1"),
     pytest.param("tile", "after 000000003.tif 1", marks=slow),
     pytest.param("train", "after 000000005.pt 1", marks=slow),
+    pytest.param("replaced", "after rows_* 1", marks=slow),
     pytest.param("mosaic", "half joined.tif 1", marks=slow),
     pytest.param("predict", "half joined.tif 1", marks=slow),
 ]
@@ -453,6 +542,7 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(
     place, undisturbed, tmp_path, name, point
 ):
     work, (expected, _) = WORKS[name], undisturbed(name)
+    put_in_place(work, tmp_path)
     with waiting(place, work, tmp_path, point) as running:
         running.wait_there()
         clock = FairClock(running.process.pid)

@@ -38,10 +38,10 @@ from geotranslate.chips.plan import BEYOND_LIMIT, INVALID, TilePlan, count_split
 from geotranslate.errors import ChipsError, OutputError, SettingError, TakenError
 from geotranslate.raster.disk import check_room
 from geotranslate.raster.domain import Domain
+from geotranslate.raster.job import begun_record
 from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
-    begun_record,
     check_same_work,
     check_unchanged,
     explained,

@@ -23,13 +23,11 @@ from geotranslate.raster.area import read_area
 from geotranslate.raster.cores import TAPERS, Lattice, core_size, core_step
 from geotranslate.raster.disk import check_room_for_cogs
 from geotranslate.raster.domain import Domain
+from geotranslate.raster.job import FileJob, begin_anew, file_job
 from geotranslate.raster.output import (
     LOCK_NAME,
     UNKNOWN,
-    FileJob,
-    begin_anew,
     explained,
-    file_job,
     forget_lock,
     locked,
     record_tags,
@@ -49,6 +47,7 @@ from geotranslate.translation.preflight import check_scene, open_matching
 from geotranslate.translation.scene_plan import (
     ScenePlan,
     check_output,
+    check_scene_unchanged,
     has_share,
     name_outputs,
     wanted_part,
@@ -351,6 +350,7 @@ def _make(plan: ScenePlan, work: Work, job: FileJob) -> Iterator[Progress]:
     for steps, pixels in _write_rows(plan, work, job, files):
         done += steps
         yield Progress(done, total, plan.output, "translating", pixels)
+    check_scene_unchanged(plan)
     yield Progress(done, total, plan.output, "joining")
     _join(job, plan, work.network.target, list(files.values()))
     yield Progress(total, total, plan.output, "written")
@@ -391,7 +391,6 @@ def _join(job: FileJob, plan: ScenePlan, target: Domain, sources: Sequence[Sourc
         dtype=target.dtype,
         nodata=target.nodata,
         tags=record_tags(job.record),
-        inputs=plan.record["scene"]["files"],
         scratch=job.parts,
     )
 

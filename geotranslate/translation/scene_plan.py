@@ -17,7 +17,8 @@ from geotranslate.raster.bounds import Bounds
 from geotranslate.raster.cores import Core, Lattice, plan_cores
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
-from geotranslate.raster.output import is_finished
+from geotranslate.raster.job import is_finished
+from geotranslate.raster.output import changed, check_unchanged, differences
 from geotranslate.raster.scene import RASTER_SUFFIXES, Scene
 from geotranslate.raster.vrt import Source
 
@@ -143,6 +144,20 @@ def wanted_part(path: str, grid: Grid, bounds: Bounds | None, area: Area | None)
         f"is wanted, {left:.10g} to {right:.10g} by {bottom:.10g} to {top:.10g} in {grid.crs}: "
         "nothing would be left. Give an area that overlaps it."
     )
+
+
+def check_scene_unchanged(plan: ScenePlan) -> None:
+    """Refuse a scene that was written to since it was planned, if only its header was.
+
+    Raises:
+        OutputError: it was.
+    """
+    before = plan.record["scene"]
+    check_unchanged(plan.output, before["files"])
+    with plan.open() as scene:
+        found = differences(before, scene.identity())
+    if found:
+        raise changed(before["path"], plan.output, found[0])
 
 
 def check_output(output: Path, record: dict[str, Any], *, overwrite: bool) -> None:

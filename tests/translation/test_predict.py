@@ -31,8 +31,9 @@ from geotranslate.networks.build import GeneratorSpec, build_generator
 from geotranslate.networks.context import PLAIN
 from geotranslate.networks.norms import reestimate_statistics
 from geotranslate.raster.domain import Band, Domain
+from geotranslate.raster.job import file_job
 from geotranslate.raster.mosaic import mosaic_rasters
-from geotranslate.raster.output import file_job, read_record
+from geotranslate.raster.output import read_record
 from geotranslate.translation import predict
 from geotranslate.translation.bundle import Translator, save_bundle
 from tests.conftest import NORTH_UP
@@ -725,7 +726,7 @@ def test_an_interrupted_overwrite_of_many_scenes_goes_on(bundle, make_raster, tm
             assert step.output == outputs[1]
             break
     steps.close()
-    with pytest.raises(OutputError, match="Say --overwrite again to go on"):
+    with pytest.raises(OutputError, match="Say --overwrite to go on"):
         steps_of(bundle, scenes, tmp_path / "out", size=32)
     kept = [outputs[0], *rows.glob("rows_*.tif")]
     before = [file.stat().st_mtime_ns for file in kept]

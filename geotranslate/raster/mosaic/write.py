@@ -22,11 +22,12 @@ from geotranslate.raster.disk import check_room_for_cogs
 from geotranslate.raster.domain import encode
 from geotranslate.raster.edges import Extent
 from geotranslate.raster.grid import split_window
+from geotranslate.raster.job import FileJob, file_job, is_finished
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.layers import Layers, moved
 from geotranslate.raster.mosaic.match import check_joined, match_scenes, match_tags
 from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan
-from geotranslate.raster.output import FileJob, file_job, is_finished, record_tags
+from geotranslate.raster.output import record_tags
 from geotranslate.raster.reading import open_many
 from geotranslate.raster.scene import open_scene
 from geotranslate.raster.vrt import Source, build_vrt

@@ -132,20 +132,25 @@ class Grid:
         """
         if self.crs != other.crs:
             return False
-        to_self = ~self.transform @ other.transform
-        steps = abs(to_self.a - 1) * other.width, abs(to_self.e - 1) * other.height
-        start = to_self.c - round(to_self.c), to_self.f - round(to_self.f)
-        return bool(max(*steps, abs(start[0]), abs(start[1])) <= tolerance)
+        (a, _, _, _, e, _), (other_a, _, _, _, other_e, _) = self._numbers, other._numbers
+        steps = abs(other_a / a - 1) * other.width, abs(other_e / e - 1) * other.height
+        col, row = self._place_of(other)
+        return max(*steps, abs(col - round(col)), abs(row - round(row))) <= tolerance
 
     def window_in(self, other: Grid) -> Window:
         """The window of ``other`` that this grid covers; both must be aligned."""
-        to_other = ~other.transform @ self.transform
-        return Window(
-            col_off=round(to_other.c),
-            row_off=round(to_other.f),
-            width=self.width,
-            height=self.height,
-        )
+        col, row = other._place_of(self)
+        return Window(col_off=round(col), row_off=round(row), width=self.width, height=self.height)
+
+    @property
+    def _numbers(self) -> tuple[float, ...]:
+        """Of the transform, as plain numbers: thousands of grids are compared."""
+        return tuple(self.transform)[:6]
+
+    def _place_of(self, other: Grid) -> tuple[float, float]:
+        """(column, row) of another grid's corner, in pixels of this one."""
+        (a, _, c, _, e, f), (_, _, x, _, _, y) = self._numbers, other._numbers
+        return (x - c) / a, (y - f) / e
 
 
 def spell_place(places: Iterable[tuple[CRS, Bounds]]) -> str:

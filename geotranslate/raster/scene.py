@@ -369,14 +369,15 @@ def _refuse_unreadable(dataset: rasterio.DatasetReader) -> None:
 
 def _refuse_unplaced(dataset: rasterio.DatasetReader) -> None:
     name = dataset.name
-    if dataset.transform.is_identity and dataset.gcps[0]:
+    nowhere = dataset.transform.is_identity
+    if nowhere and dataset.gcps[0]:
         raise RasterError(
             f"{name} is placed on the map by {len(dataset.gcps[0])} ground control points only, so "
             "its pixels lie on no grid yet. Warp it first: "
             f"`gdalwarp -tps -t_srs EPSG:... {name} warped.tif`."
         )
     # Asked second: GDAL looks for files of such models beside the raster.
-    if dataset.transform.is_identity and dataset.rpcs:
+    if nowhere and dataset.rpcs:
         raise RasterError(
             f"{name} is placed on the map by a camera model only (rational polynomials, RPCs), so "
             "its pixels lie on no grid yet. Orthorectify it first, on a terrain model: "
@@ -387,7 +388,7 @@ def _refuse_unplaced(dataset: rasterio.DatasetReader) -> None:
             f"{name} has no coordinate reference system, so nobody knows where it lies. Give it "
             f"the one it was made in: `rio edit-info --crs EPSG:... {name}`."
         )
-    if dataset.transform.is_identity:
+    if nowhere:
         raise RasterError(
             f"{name} has a coordinate reference system but no place in it: nothing says where its "
             "first pixel lies and how large it is. Give it its corners: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,9 @@ BLOCK = 512
 JOINING_CACHE = 64 * 2**20
 """Bytes of decoded blocks that GDAL keeps while it joins files: it goes through them once."""
 
+# GDAL reads ahead no more blocks than it has threads that pack them, so with one a processor these
+# often wait. Each holds a block.
+PACKING_THREADS = (os.cpu_count() or 1) + 4
 
 DEFLATE: dict[str, Any] = {"compress": "deflate", "zlevel": 1}
 ZSTD: dict[str, Any] = {"compress": "zstd", "zstd_level": 1}
@@ -171,7 +175,7 @@ def write_cog(
                 BLOCKSIZE=str(BLOCK),
                 BIGTIFF="IF_SAFER",
                 OVERVIEW_RESAMPLING=overviews.upper(),
-                NUM_THREADS="ALL_CPUS",
+                NUM_THREADS=str(PACKING_THREADS),
             )
         check_readable(part, grid)
         check_unchanged(output, inputs)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,20 +20,17 @@ from geotranslate.errors import BandError, RasterError, SettingError
 from geotranslate.raster.blend import BLENDS, Blend
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid, split_window
+from geotranslate.raster.heads import Head, read_heads
 from geotranslate.raster.mosaic.grid import choose_grid, grid_bounds
 from geotranslate.raster.mosaic.settings import MosaicSettings
-from geotranslate.raster.reading import Validity, open_many
+from geotranslate.raster.reading import Validity
 from geotranslate.raster.scene import expand_paths, open_scene
-from geotranslate.raster.warp import check_same_kind
 from geotranslate.raster.writing import BLOCK
 
 if TYPE_CHECKING:
     from geotranslate.raster.area import Area
 
 STRIP_ROWS = BLOCK
-
-# Threads that look at scenes, or write strips; each holds a block in memory.
-MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -205,19 +200,6 @@ class MosaicPlan:
         )
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What the head of a scene's file says."""
-
-    path: str
-    grid: Grid
-    validity: Validity
-    nodata: float | None
-    geotiff: bool
-    unseen_alpha: bool
-    identity: dict[str, Any]
-
-
 def plan_mosaic(
     inputs: Iterable[str | Path], output: Path, settings: MosaicSettings | None = None
 ) -> MosaicPlan:
@@ -238,17 +220,17 @@ def plan_mosaic(
     blend = BLENDS[settings.blend]
     paths = _find_inputs(list(inputs), output)
     asked = _asked_bands(paths[0], settings)
-    looks = _look_at(paths, asked)
-    first = looks[0].grid
+    heads = read_heads(paths, asked)
+    first = heads[0].grid
     if not blend.ordered:
         # Sums of floats depend on their order: the same scenes shall give the same bytes.
-        looks.sort(key=lambda look: look.path)
-    grid, area = choose_grid(first, [look.grid for look in looks], settings)
+        heads.sort(key=lambda head: head.path)
+    grid, area = choose_grid(first, [head.grid for head in heads], settings)
     wanted = asked[:-1] if asked and settings.quality is not None else asked
-    with open_scene(looks[0].path, bands=wanted) as scene:
+    with open_scene(heads[0].path, bands=wanted) as scene:
         bands, dtype = scene.bands, scene.dtype
-    cutlines = _read_cutlines(settings.cutline, looks)
-    pieces = [_piece(look, grid, cutlines.get(look.path)) for look in looks]
+    cutlines = _read_cutlines(settings.cutline, heads)
+    pieces = [_piece(head, grid, cutlines.get(head.path)) for head in heads]
     chosen = Places(piece.window for piece in pieces).meeting(grid.whole)
     pieces = [pieces[index] for index in chosen]
     find_anchor(settings.anchor, [piece.path for piece in pieces])
@@ -263,13 +245,13 @@ def plan_mosaic(
         asked_bands=asked,
         dtype=dtype,
         nodata=pieces[0].nodata if alike else None,
-        files=tuple(tuple(file) for index in chosen for file in looks[index].identity["files"]),
+        files=tuple(tuple(file) for index in chosen for file in heads[index].identity["files"]),
         record={
             "command": "mosaic",
             "blend": settings.blend,
             **_name_settings(settings, grid, area, pieces),
             "rasters": _name_rasters(
-                [looks[index].identity for index in chosen], ordered=blend.ordered
+                [heads[index].identity for index in chosen], ordered=blend.ordered
             ),
         },
     )
@@ -314,55 +296,30 @@ def _asked_bands(path: str, settings: MosaicSettings) -> tuple[int | str, ...] |
     return (*bands, quality)
 
 
-def _look_at(paths: Sequence[str], asked: tuple[int | str, ...] | None) -> list[_Look]:
-    """The heads of all files, which are checked to be of one kind."""
-
-    def look_at(path: str) -> _Look:
-        with open_scene(path, bands=asked) as scene:
-            check_same_kind(first, scene)
-            return _Look(
-                path=path,
-                grid=scene.grid,
-                validity=scene.validity,
-                nodata=scene.nodata,
-                geotiff=scene.is_geotiff,
-                unseen_alpha=scene.has_unseen_alpha,
-                identity=scene.identity(),
-            )
-
-    with (
-        open_scene(paths[0], bands=asked) as first,
-        ThreadPoolExecutor(
-            min(os.cpu_count() or 1, MOST_THREADS), initializer=open_many
-        ) as threads,
-    ):
-        return list(threads.map(look_at, paths))
-
-
-def _read_cutlines(path: str | Path | None, looks: Sequence[_Look]) -> Mapping[str, Area]:
+def _read_cutlines(path: str | Path | None, heads: Sequence[Head]) -> Mapping[str, Area]:
     """The polygons of each scene by its path; none where no cutline is given."""
     if path is None:
         return {}
     # It loads geopandas, which takes half a second that most mosaics need not wait for.
     from geotranslate.raster.mosaic.cutlines import read_cutlines
 
-    return read_cutlines(path, {look.path: look.grid for look in looks})
+    return read_cutlines(path, {head.path: head.grid for head in heads})
 
 
-def _piece(look: _Look, grid: Grid, cutline: Area | None) -> Piece:
-    resampled = not grid.is_aligned(look.grid)
+def _piece(head: Head, grid: Grid, cutline: Area | None) -> Piece:
+    resampled = not grid.is_aligned(head.grid)
     return Piece(
-        path=look.path,
-        grid=look.grid,
-        window=grid.window_around(grid_bounds(look.grid, grid.crs))
+        path=head.path,
+        grid=head.grid,
+        window=grid.window_around(grid_bounds(head.grid, grid.crs))
         if resampled
-        else look.grid.window_in(grid),
+        else head.grid.window_in(grid),
         resampled=resampled,
-        is_file=Path(look.path).is_file(),
-        validity=look.validity,
-        nodata=look.nodata,
-        geotiff=look.geotiff,
-        unseen_alpha=look.unseen_alpha,
+        is_file=Path(head.path).is_file(),
+        validity=head.validity,
+        nodata=head.nodata,
+        geotiff=head.geotiff,
+        unseen_alpha=head.unseen_alpha,
         cutline=cutline,
     )
 

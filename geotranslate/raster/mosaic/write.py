@@ -26,7 +26,7 @@ from geotranslate.raster.job import FileJob, file_job, is_finished
 from geotranslate.raster.mosaic.adjustment import Adjustment
 from geotranslate.raster.mosaic.layers import Layers, moved
 from geotranslate.raster.mosaic.match import check_joined, match_scenes, match_tags
-from geotranslate.raster.mosaic.plan import MOST_THREADS, MosaicPlan
+from geotranslate.raster.mosaic.plan import MosaicPlan
 from geotranslate.raster.output import record_tags
 from geotranslate.raster.reading import open_many
 from geotranslate.raster.scene import open_scene
@@ -40,6 +40,9 @@ READING_FAILED = re.compile("read(?!-only)|decod|no such file", re.IGNORECASE)
 
 # Pixels are blended in blocks of this width, so that memory does not grow with the mosaic's.
 BLOCK_COLS = 2 * BLOCK
+
+# Threads that write strips; each holds a block in memory.
+MOST_THREADS = 4
 
 # Strips that a thread writes one below the other, so that scenes that lie in two are opened once.
 RUN_STRIPS = 4

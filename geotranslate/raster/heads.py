@@ -1,0 +1,174 @@
+"""The heads of many raster files: what is known of a scene before a pixel is read.
+
+Most of the time that goes into a head is taken by decoding its CRS, during which Python computes
+nothing else. So where there are thousands, other processes look at a part of them: this module,
+run as a program, which is sent paths and answers with heads.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from geotranslate.errors import GeotranslateError
+from geotranslate.raster.grid import Grid
+from geotranslate.raster.reading import Validity, many_files, open_many
+from geotranslate.raster.scene import Scene, open_scene
+from geotranslate.raster.warp import check_same_kind
+
+Asked: TypeAlias = "tuple[int | str, ...] | None"
+"""Bands by number or name; None for all that hold data."""
+
+# Two hide the time that a disk far away takes to answer; more only wait for each other.
+MOST_THREADS = 4
+
+# Of fewer a process has hardly begun to look when the others are done.
+MANY = 2000
+MOST_PROCESSES = 16
+
+# Files that a process is sent at once.
+BATCH = 100
+
+# How a process learns that another is there no more.
+GONE = OSError, EOFError, pickle.UnpicklingError
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the head of a scene's file says.
+
+    Attributes:
+        path: as given.
+        grid: where its pixels lie.
+        validity: where it says which pixels are invalid.
+        nodata: stored value for "nothing here".
+        geotiff: it is one.
+        unseen_alpha: of :attr:`Scene.has_unseen_alpha`.
+        identity: of :meth:`Scene.identity`.
+    """
+
+    path: str
+    grid: Grid
+    validity: Validity
+    nodata: float | None
+    geotiff: bool
+    unseen_alpha: bool
+    identity: dict[str, Any]
+
+
+def read_heads(paths: Sequence[str], asked: Asked = None) -> list[Head]:
+    """The heads of scenes, which are checked to be of one kind, in their order.
+
+    Args:
+        paths: of at least one scene.
+        asked: bands to ask of each.
+
+    Raises:
+        RasterError: a file cannot be read.
+        BandError: a band is missing, or bands, scales or types of two scenes differ.
+    """
+    found: dict[str, Head] = {}
+    waiting = deque(paths[start : start + BATCH] for start in range(0, len(paths), BATCH))
+    cores = os.cpu_count() or 1
+    others = min(cores, MOST_PROCESSES) - 1 if len(paths) >= MANY and _is_python() else 0
+    with open_scene(paths[0], bands=asked) as first:
+
+        def look() -> None:
+            while batch := _next(waiting):
+                found.update((path, _read_head(path, first, asked)) for path in batch)
+
+        def ask() -> None:
+            # What it leaves when it ends early is looked at below.
+            with _another_process(paths[0], asked) as heads_of, suppress(*GONE):
+                while batch := _next(waiting):
+                    found.update((head.path, head) for head in heads_of(batch))
+
+        work = [look] * (1 if others else min(cores, MOST_THREADS)) + [ask] * others
+        with ThreadPoolExecutor(len(work), initializer=open_many) as threads:
+            try:
+                for done in [threads.submit(each) for each in work]:
+                    done.result()
+            finally:
+                waiting.clear()
+        # What another process could not read is looked at here, so that it is said why.
+        with many_files():
+            return [found.get(path) or _read_head(path, first, asked) for path in paths]
+
+
+def _next(waiting: deque[Sequence[str]]) -> Sequence[str] | None:
+    with suppress(IndexError):
+        return waiting.popleft()
+    return None
+
+
+def _read_head(path: str, first: Scene, asked: Asked) -> Head:
+    with open_scene(path, bands=asked) as scene:
+        check_same_kind(first, scene)
+        grid = scene.grid
+        if grid.crs == first.grid.crs:
+            # As one and the same it is compared, and sent, in no time.
+            grid = replace(grid, crs=first.grid.crs)
+        return Head(
+            path=path,
+            grid=grid,
+            validity=scene.validity,
+            nodata=scene.nodata,
+            geotiff=scene.is_geotiff,
+            unseen_alpha=scene.has_unseen_alpha,
+            identity=scene.identity(),
+        )
+
+
+def _is_python() -> bool:
+    """Whether this program starts Python; within ArcGIS Pro it would start that once more."""
+    return Path(sys.executable or "").stem.lower().startswith("python")
+
+
+@contextmanager
+def _another_process(first: str, asked: Asked) -> Iterator[Callable[[Sequence[str]], list[Head]]]:
+    """What asks another process for heads; of files that it cannot read it gives none."""
+    # Without -P a file in the folder we are in could stand for one of Python's modules.
+    command = [sys.executable, "-P", "-c", f"import {__name__} as heads; heads.answer()"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        questions, answers = process.stdin, process.stdout
+
+        def heads_of(batch: Sequence[str]) -> list[Head]:
+            pickle.dump((first, asked, batch), questions)
+            questions.flush()
+            heads: list[Head] = pickle.load(answers)  # noqa: S301 - from a process of ours
+            return heads
+
+        try:
+            yield heads_of
+        finally:
+            process.kill()
+
+
+def answer() -> None:
+    """As a program: look at what is asked for until nobody asks any more."""
+    # Ctrl-C is meant for who asks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with many_files(), suppress(*GONE):
+        while True:
+            path, asked, batch = pickle.load(sys.stdin.buffer)  # noqa: S301 - from who started us
+            heads = []
+            with open_scene(path, bands=asked) as first:
+                for path in batch:
+                    with suppress(GeotranslateError):
+                        heads.append(_read_head(path, first, asked))
+            pickle.dump(heads, sys.stdout.buffer)
+            sys.stdout.flush()

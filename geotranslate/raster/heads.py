@@ -53,6 +53,7 @@ class Head:
         validity: where it says which pixels are invalid.
         nodata: stored value for "nothing here".
         geotiff: it is one.
+        striped_bytes: of :attr:`Scene.striped_bytes`.
         unseen_alpha: of :attr:`Scene.has_unseen_alpha`.
         identity: of :meth:`Scene.identity`.
     """
@@ -62,6 +63,7 @@ class Head:
     validity: Validity
     nodata: float | None
     geotiff: bool
+    striped_bytes: int
     unseen_alpha: bool
     identity: dict[str, Any]
 
@@ -124,6 +126,7 @@ def _read_head(path: str, first: Scene, asked: Asked) -> Head:
             validity=scene.validity,
             nodata=scene.nodata,
             geotiff=scene.is_geotiff,
+            striped_bytes=scene.striped_bytes,
             unseen_alpha=scene.has_unseen_alpha,
             identity=scene.identity(),
         )

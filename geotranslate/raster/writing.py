@@ -32,7 +32,7 @@ from geotranslate.raster.vrt import Source, build_vrt
 BLOCK = 512
 
 JOINING_CACHE = 64 * 2**20
-"""Bytes of decoded blocks that GDAL keeps while it joins files: it goes through them once."""
+"""Bytes of decoded blocks that GDAL keeps while it joins files: it goes through most once."""
 
 # GDAL reads ahead no more blocks than it has threads that pack them, so with one a processor these
 # often wait. Each holds a block.
@@ -138,6 +138,7 @@ def write_cog(
     overviews: Literal["average", "nearest"] = "average",
     inputs: Iterable[Sequence[Any]] = (),
     scratch: Path,
+    row_bytes: int = 0,
 ) -> None:
     """Join finished files into a cloud-optimized GeoTIFF with overviews.
 
@@ -155,6 +156,8 @@ def write_cog(
         overviews: how pixels become one of an overview; nearest where a mean has no meaning.
         inputs: name, size in bytes and time in ns of each file that all of it was made of.
         scratch: folder for the virtual raster and the unfinished copy, on the same disk.
+        row_bytes: that a row of pixels takes in GDAL's cache where blocks of the files are whole
+            rows; those of a row of blocks are kept, or each block would decode them again.
 
     Raises:
         OutputError: the disk is full, what was written cannot be read back, or an input was
@@ -165,7 +168,7 @@ def write_cog(
     with explained(output):
         text = build_vrt(sources, grid, bands=bands, dtype=dtype, nodata=nodata, tags=tags)
         vrt.write_text(text, encoding="utf-8")
-        with many_files(), bounded_cache(JOINING_CACHE):
+        with many_files(), bounded_cache(JOINING_CACHE + BLOCK * row_bytes):
             rasterio.shutil.copy(
                 vrt,
                 part,

@@ -15,6 +15,7 @@ from affine import Affine
 from rasterio.errors import RasterioIOError
 
 from geotranslate.errors import BandError, OutputError, RasterError, SettingError, TakenError
+from geotranslate.raster import writing
 from geotranslate.raster.domain import Band
 from geotranslate.raster.mosaic import (
     MosaicSettings,
@@ -28,6 +29,8 @@ from geotranslate.raster.output import explained, locked
 from geotranslate.raster.scene import open_scene
 from tests.conftest import NORTH_UP
 from tests.reading_back import join, read
+
+IO = Path("/proc/self/io")
 
 RESAMPLED = {"nearest": "bilinear", "bilinear": "nearest"}
 
@@ -509,6 +512,23 @@ class TestCopies:
         assert bool(set(found) - {10, 50}) == middle
         with pytest.raises(TakenError, match="resampling"):
             join([tmp_path / "a.tif"], output, blend="first", resampling=RESAMPLED[resampling])
+
+    @pytest.mark.skipif(not IO.exists(), reason="only Linux says how much was read")
+    def test_rows_as_wide_as_a_raster_are_read_once(self, make_raster, tmp_path, monkeypatch):
+        pixels = np.random.default_rng(0).integers(1, 60_000, (2, 512, 4096), dtype=np.uint16)
+        wide = make_raster("wide.tif", pixels, compress="deflate", interleave="pixel")
+        monkeypatch.setattr(writing, "JOINING_CACHE", 8 * 2**20)
+        before = bytes_read()
+        join([wide], tmp_path / "mosaic.tif")
+        # Once for its pixels, and for what the result's end is checked by.
+        assert bytes_read() - before < 3 * wide.stat().st_size
+        _, chip = read(tmp_path / "mosaic.tif")
+        np.testing.assert_array_equal(chip.pixels, pixels)
+
+
+def bytes_read():
+    """By this process until now."""
+    return int(IO.read_text().split("rchar:")[1].split()[0])
 
 
 @pytest.mark.real

@@ -46,6 +46,7 @@ class Piece:
         validity: where the file says which pixels are invalid.
         nodata: its stored value for "nothing here".
         geotiff: its file is one.
+        striped_bytes: that a row of its pixels takes in GDAL's cache, of blocks of whole rows.
         unseen_alpha: has an alpha band that GDAL's own masks leave out.
         cutline: polygons in its CRS outside of which it does not count.
     """
@@ -58,6 +59,7 @@ class Piece:
     validity: Validity
     nodata: float | None
     geotiff: bool
+    striped_bytes: int
     unseen_alpha: bool
     cutline: Area | None = None
 
@@ -156,6 +158,17 @@ class MosaicPlan:
         """Of the pixels of all strips that are written before they are joined."""
         rows = sum(strip.height for strip in self.strips if not self.is_copy(strip))
         return int(rows) * self._row_bytes
+
+    @property
+    def copied_row_bytes(self) -> int:
+        """The most that a row of pixels takes in GDAL's cache, of scenes it copies from.
+
+        Where a scene's blocks are whole rows and wider than those of the mosaic.
+        """
+        chosen = [self.places.meeting(strip) for strip in self.strips if self.is_copy(strip)]
+        pieces = [[self.pieces[index] for index in indexes] for indexes in chosen]
+        wide = [sum(p.striped_bytes for p in row if p.grid.width > BLOCK) for row in pieces]
+        return max(wide, default=0)
 
     @property
     def _row_bytes(self) -> int:
@@ -319,6 +332,7 @@ def _piece(head: Head, grid: Grid, cutline: Area | None) -> Piece:
         validity=head.validity,
         nodata=head.nodata,
         geotiff=head.geotiff,
+        striped_bytes=head.striped_bytes,
         unseen_alpha=head.unseen_alpha,
         cutline=cutline,
     )

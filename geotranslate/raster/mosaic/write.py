@@ -255,6 +255,7 @@ def _join(plan: MosaicPlan, job: FileJob, sources: Sequence[Source], tags: dict[
             overviews="nearest" if plan.settings.resampling == "nearest" else "average",
             inputs=plan.files,
             scratch=job.parts,
+            row_bytes=plan.copied_row_bytes,
         )
     except OutputError as error:
         # Where GDAL read the scenes themselves, one of them may be to blame.

@@ -224,6 +224,12 @@ def test_a_scene_of_30000_px_takes_less_than_2_gb(tmp_path, real_data, image):
     assert large < 1.3 * small
 
 
+@pytest.mark.slow
+def test_a_blended_scene_of_30000_px_takes_as_much_memory_as_the_docs_say(tmp_path, image):
+    peak = peak_mb(PREDICT.format(blend="hann"), repeat(image, tmp_path / "wide", 30_000))
+    assert peak < promised_mb(30_000, "hann") + TOGETHER_MB
+
+
 def test_gdals_cache_is_bounded_for_who_imports_the_library_too(scenes):
     code = (
         "import sys\n"

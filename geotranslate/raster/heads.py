@@ -34,7 +34,7 @@ MOST_THREADS = 4
 
 # Of fewer a process has hardly begun to look when the others are done.
 MANY = 2000
-MOST_PROCESSES = 16
+MOST_PROCESSES = 8
 
 # Files that a process is sent at once.
 BATCH = 100

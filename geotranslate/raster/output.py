@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from geotranslate.errors import OutputError, TakenError, reason
+from geotranslate.errors import OutputError, SettingError, TakenError, reason
 from geotranslate.raster.reading import open_dataset
 
 RECORD_TAG = "GEOTRANSLATE_JOB"
@@ -114,6 +114,23 @@ def check_same_work(
         raise TakenError(
             f"{output} was {was} with other settings: {'; '.join(found[:4])}. {mend} another "
             "output, or say --overwrite to start over."
+        )
+
+
+def check_not_input(output: Path, files: Iterable[str]) -> None:
+    """Refuse an output that would take the place of what it is made of.
+
+    Args:
+        output: the file to be.
+        files: those that are read, by their full names.
+
+    Raises:
+        SettingError: it is one of them.
+    """
+    if str(output.resolve()) in files:
+        raise SettingError(
+            f"{output} is one of the files that would be read to make it, and writing it would "
+            "destroy it. Choose another output."
         )
 
 

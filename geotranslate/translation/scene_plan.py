@@ -18,7 +18,7 @@ from geotranslate.raster.cores import Core, Lattice, plan_cores
 from geotranslate.raster.domain import Band
 from geotranslate.raster.grid import Grid
 from geotranslate.raster.job import is_finished
-from geotranslate.raster.output import changed, check_unchanged, differences
+from geotranslate.raster.output import changed, check_not_input, check_unchanged, differences
 from geotranslate.raster.scene import RASTER_SUFFIXES, Scene
 from geotranslate.raster.vrt import Source
 
@@ -164,12 +164,8 @@ def check_output(output: Path, record: dict[str, Any], *, overwrite: bool) -> No
     """Refuse early what would be refused, or destroyed, when its turn comes.
 
     Raises:
-        SettingError: the output is the scene itself.
+        SettingError: the output is the scene itself, or a file that it reads.
         OutputError: it is there already or begun, by other words.
     """
-    if output.resolve() in {Path(name).resolve() for name, *_ in record["scene"]["files"]}:
-        raise SettingError(
-            f"{output} is the scene that is to be translated, and writing it would destroy it. "
-            "Choose another output."
-        )
+    check_not_input(output, (name for name, *_ in record["scene"]["files"]))
     is_finished(output, record, overwrite=overwrite)

@@ -18,7 +18,14 @@ from geotranslate.errors import (
 )
 from geotranslate.raster.blend import BLENDS
 from geotranslate.raster.domain import Band
-from geotranslate.raster.mosaic import layers, mosaic_rasters, plan, plan_mosaic, write
+from geotranslate.raster.mosaic import (
+    layers,
+    mosaic_rasters,
+    plan,
+    plan_mosaic,
+    write,
+    write_virtual,
+)
 from geotranslate.raster.scene import open_scene
 from tests.reading_back import read
 
@@ -430,6 +437,25 @@ class TestRefusals:
         with pytest.raises(SettingError, match="Choose another output"):
             join([first], tmp_path / "." / "first.tif", overwrite=True)
         assert first.read_bytes() == before
+
+    @pytest.mark.parametrize("words", [{}, {"bounds": (500_040, 3_999_960, 500_080, 4_000_000)}])
+    def test_what_a_virtual_input_reads_is_never_written_over(self, make_raster, tmp_path, words):
+        paths = [
+            make_raster(f"{name}.tif", np.ones((1, 4, 4), np.uint8), col=col)
+            for name, col in (("source", 0), ("other", 4))
+        ]
+        before = paths[0].read_bytes()
+        inner, outer = tmp_path / "in.vrt", tmp_path / "out.vrt"
+        write_virtual(plan_mosaic(paths[:1], inner), inner)
+        write_virtual(plan_mosaic([inner], outer), outer)
+        for virtual in inner, outer:
+            for output in paths[0], virtual.parent / "." / "source.tif":
+                with pytest.raises(SettingError, match=r"source\.tif is .*Choose another output"):
+                    join([virtual, paths[1]], output, overwrite=True, **words)
+        with pytest.raises(SettingError, match="Choose another output"):
+            write_virtual(plan_mosaic([outer], inner), inner, overwrite=True)
+        assert paths[0].read_bytes() == before
+        assert read(inner)[1].valid.all()
 
     def test_nothing_but_the_output_is_nothing_to_join(self, make_raster, tmp_path):
         output = make_raster("tiles/out.tif", np.ones((1, 4, 4), np.uint8))

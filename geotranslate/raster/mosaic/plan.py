@@ -23,6 +23,7 @@ from geotranslate.raster.grid import Grid, split_window
 from geotranslate.raster.heads import Head, read_heads
 from geotranslate.raster.mosaic.grid import choose_grid, grid_bounds
 from geotranslate.raster.mosaic.settings import MosaicSettings
+from geotranslate.raster.output import check_not_input
 from geotranslate.raster.reading import Validity
 from geotranslate.raster.scene import expand_paths, open_scene
 from geotranslate.raster.writing import BLOCK
@@ -227,13 +228,16 @@ def plan_mosaic(
         RasterError: an input cannot be read.
         GridError: the scenes cannot be brought onto one grid, or bounds meet none of them.
         BandError: a band is missing, or bands, scales or types of two inputs differ.
-        SettingError: a setting cannot work with these scenes.
+        SettingError: a setting cannot work with these scenes, or the output is one of them or a
+            file that one reads.
     """
     settings = settings or MosaicSettings()
     blend = BLENDS[settings.blend]
     paths = _find_inputs(list(inputs), output)
     asked = _asked_bands(paths[0], settings)
     heads = read_heads(paths, asked)
+    # What a virtual raster reads is known only now; those that bounds leave out count as well.
+    check_not_input(output, (name for head in heads for name, *_ in head.identity["files"]))
     first = heads[0].grid
     if not blend.ordered:
         # Sums of floats depend on their order: the same scenes shall give the same bytes.
@@ -273,11 +277,7 @@ def plan_mosaic(
 def _find_inputs(inputs: Sequence[str | Path], output: Path) -> list[str]:
     """The paths that inputs stand for, each file once, without the output in a folder given."""
     target = output.resolve()
-    if target in {Path(given).resolve() for given in inputs}:
-        raise SettingError(
-            f"{output} is one of the rasters to be joined, and writing it would destroy it. "
-            "Choose another output."
-        )
+    check_not_input(output, (str(Path(given).resolve()) for given in inputs))
     paths: dict[Path, str] = {}
     for path in expand_paths(inputs):
         paths.setdefault(Path(path).resolve(), path)

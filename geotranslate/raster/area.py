@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
-from geotranslate.errors import OutsideError, SettingError, reason
+from geotranslate.errors import SettingError, reason
 from geotranslate.raster.bounds import Bounds
-from geotranslate.raster.grid import Grid, split_window
+from geotranslate.raster.grid import SLACK, Grid, split_window
 
 # A straight edge in one CRS is a curve in another: edges get this many corners more.
 CORNERS_PER_EXTENT = 200
@@ -61,23 +60,47 @@ class Area:
 
     def inside(self, grid: Grid) -> NDArray[np.bool_]:
         """(rows, cols) of a grid in the same CRS, True where a pixel's centre is in the area."""
-        if self.shape.is_empty:
-            return np.zeros(grid.shape, bool)
-        inside: NDArray[np.bool_] = geometry_mask(
-            [self.shape], out_shape=grid.shape, transform=grid.transform, invert=True
-        )
-        return inside
+        return _inside(self.shape, grid)
 
     def holds_pixel(self, grid: Grid) -> bool:
         """Whether the centre of any pixel of a grid in the same CRS is in the area."""
+        parts = shapely.get_parts(self.shape)
+        parts = parts[_may_hold_pixel(shapely.bounds(parts), grid)]
         # Of the largest part nearly always the first block that is looked at.
-        parts = [part for part in shapely.get_parts(self.shape) if not part.is_empty]
-        for part in sorted(parts, key=shapely.area, reverse=True):
-            with suppress(OutsideError):
-                for block in split_window(grid.window_of(part.bounds), BLOCK, BLOCK):
-                    if self.inside(grid.window_grid(block)).any():
-                        return True
+        for part in parts[np.argsort(-shapely.area(parts), kind="stable")]:
+            for block in split_window(grid.window_of(part.bounds), BLOCK, BLOCK):
+                if _inside(part, grid.window_grid(block)).any():
+                    return True
         return False
+
+
+def _inside(shape: BaseGeometry, grid: Grid) -> NDArray[np.bool_]:
+    """(rows, cols) of a grid in the same CRS, True where a pixel's centre is in a shape."""
+    if shape.is_empty:
+        return np.zeros(grid.shape, bool)
+    inside: NDArray[np.bool_] = geometry_mask(
+        [shape], out_shape=grid.shape, transform=grid.transform, invert=True
+    )
+    return inside
+
+
+def _may_hold_pixel(bounds: NDArray[np.float64], grid: Grid) -> NDArray[np.bool_]:
+    """(shapes,) True where the rectangle around a shape holds a pixel's centre.
+
+    Args:
+        bounds: (shapes, 4), left, bottom, right, top of each, NaN where it is empty.
+        grid: in the same CRS.
+    """
+    left, bottom, right, top = bounds.T
+    inverse = ~grid.transform
+    corners = inverse @ (left, bottom), inverse @ (right, top)
+    holds = np.ones(len(bounds), bool)
+    for ends, length in zip(zip(*corners, strict=True), (grid.width, grid.height), strict=True):
+        # The first and the last pixel whose centre, half a pixel beyond its start, lies between.
+        first = np.maximum(np.ceil(np.minimum(*ends) - 0.5 - SLACK), 0)
+        last = np.minimum(np.floor(np.maximum(*ends) - 0.5 + SLACK), length - 1)
+        holds &= first <= last
+    return holds
 
 
 def read_area(path: str | Path, crs: CRS, bounds: Bounds) -> Area:

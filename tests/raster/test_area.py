@@ -8,7 +8,7 @@ from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 
 from geotranslate.errors import SettingError
-from geotranslate.raster.area import read_area
+from geotranslate.raster.area import Area, read_area
 from geotranslate.raster.grid import Grid
 from tests.conftest import NORTH_UP
 
@@ -108,6 +108,39 @@ def test_lines_and_spikes_of_polygons_enclose_nothing(write_area):
     assert not read_area(
         write_area([line, shapely.box(left - 9, top, left, top + 9)]), UTM, GRID.bounds
     ).holds_pixel(GRID)
+
+
+def test_of_many_specks_beside_the_centres_of_pixels_none_holds_one():
+    grid = Grid(UTM, NORTH_UP, width=200, height=110)
+    col, row = np.meshgrid(np.arange(200), np.arange(100))
+    x, y = 500_001 + 10.0 * col.ravel(), 3_999_999 - 10.0 * row.ravel()
+    specks = shapely.box(x, y - 3, x + 3, y)
+    assert not Area("", shapely.multipolygons(specks), UTM, grid.bounds).holds_pixel(grid)
+    among_them = shapely.multipolygons(
+        [*specks, shapely.box(500_401, 3_998_901, 500_406, 3_998_996)]
+    )
+    assert Area("", among_them, UTM, grid.bounds).holds_pixel(grid)
+
+
+@pytest.mark.parametrize("across", [10, -10])
+@pytest.mark.parametrize("down", [10, -10])
+@pytest.mark.parametrize("size", [(7, 5), (1, 9)])
+def test_an_area_holds_a_pixel_where_a_mask_of_all_of_it_does(monkeypatch, across, down, size):
+    monkeypatch.setattr("geotranslate.raster.area.BLOCK", 2)
+    grid = Grid(UTM, Affine(across, 0, 500_000, 0, down, 4_000_000), *size)
+    rng = np.random.default_rng(0)
+    left, bottom, right, top = grid.bounds
+    found = []
+    for _ in range(200):
+        middle = rng.uniform((left - 15, bottom - 15), (right + 15, top + 15), (3, 2))
+        corners = middle[:, None] + rng.uniform(-8, 8, (3, 3, 2))
+        # So that edges run through a pixel's centre, and some triangles are empty.
+        corners[rng.random((3, 3)) < 0.2] = grid.transform @ (0.5, 0.5)
+        shape = shapely.union_all([shapely.Polygon(three).buffer(0) for three in corners])
+        drawn = Area("", shape, UTM, grid.bounds)
+        found.append(drawn.holds_pixel(grid))
+        assert found[-1] == drawn.inside(grid).any()
+    assert 30 < sum(found) < 170
 
 
 def test_the_identity_is_that_of_the_polygons(write_area):

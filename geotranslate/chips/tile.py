@@ -248,6 +248,11 @@ def _claimed(folder: Path, record: Mapping[str, object], *, overwrite: bool) -> 
             begun = begun_record(parts)
             if begun is not None and not overwrite:
                 check_same_work(folder, begun, dict(record), begun=True)
+            elif job.exists() and not overwrite:
+                raise TakenError(
+                    f"{job} cannot be read, so it is not known of what the chips in {folder} were "
+                    "made. Choose another output, or say --overwrite to start over."
+                )
             if begun != json.loads(json.dumps(record)):
                 # Others are to be overwritten; without a record, chips are of unknown make.
                 job.unlink(missing_ok=True)

@@ -153,11 +153,15 @@ def is_finished(output: Path, record: dict[str, Any], *, overwrite: bool = False
 
 
 def begun_record(parts: Path) -> dict[str, Any] | None:
-    """What work a folder of parts belongs to; None where it does not say."""
-    try:
-        return read_json((parts / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
+    """What work a folder of parts belongs to; None where it does not say.
+
+    Raises:
+        OutputError: what it says cannot be read, as from a disk that fails.
+    """
+    record = parts / RECORD_NAME
+    with explained(record), suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return read_json(record.read_text(encoding="utf-8"))
+    return None
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -455,14 +456,37 @@ def test_an_interrupted_overwrite_goes_on_and_a_finished_one_begins_anew(pair, t
 
 
 @pytest.mark.parametrize("record", ["{", "[1]"])
-def test_chips_whose_record_is_damaged_are_cut_anew(pair, tmp_path, record):
+def test_chips_whose_record_is_damaged_are_refused_and_cut_anew_if_said(pair, tmp_path, record):
     folder = tmp_path / "chips"
     next(steps := tile_scenes(plan_tiles(TileConfig(**WORDS | pair)), folder))
     steps.close()
     (folder / "tile.json.parts" / "job.json").write_text(record)
-    tile(folder, **pair)
+    before = contents(folder)
+    with pytest.raises(OutputError, match=r"job\.json cannot be read.*--overwrite to start over"):
+        tile(folder, **pair)
+    assert contents(folder) == before
+    tile(folder, overwrite=True, **pair)
     tile(tmp_path / "fresh", **pair)
     assert contents(folder) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_chip_goes_while_its_record_cannot_be_read(pair, tmp_path, monkeypatch, overwrite):
+    folder = tmp_path / "chips"
+    next(steps := tile_scenes(plan_tiles(TileConfig(**WORDS | pair)), folder))
+    steps.close()
+    before, read_text = contents(folder), Path.read_text
+
+    def failing(self, *args, **words):
+        if self.name == "job.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return read_text(self, *args, **words)
+
+    monkeypatch.setattr(Path, "read_text", failing)
+    with pytest.raises(OutputError, match=r"job\.json .*run the same command again"):
+        tile(folder, overwrite=overwrite, **pair)
+    monkeypatch.undo()
+    assert contents(folder) == before
 
 
 def test_a_scene_that_changed_is_other_work(pair, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -207,6 +208,23 @@ class TestRunningAgain:
         assert (parts_of(output) / "row.tif").exists()
         with file_job(output, RECORD, overwrite=True) as job:
             assert not (job.parts / "row.tif").exists()
+
+    @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_nothing_is_lost_while_the_record_cannot_be_read(
+        self, output, monkeypatch, code, overwrite
+    ):
+        begin(output)
+
+        def failing(self, *args, **words):
+            raise OSError(code, os.strerror(code), str(self))
+
+        monkeypatch.setattr(Path, "read_text", failing)
+        with pytest.raises(OutputError, match=rf"job\.json .*{os.strerror(code)}"):
+            complete(output, overwrite=overwrite)
+        monkeypatch.undo()
+        with file_job(output, RECORD) as job:
+            assert (job.parts / "row.tif").exists()
 
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_a_file_with_the_name_of_the_parts_is_named(self, output, overwrite):

@@ -162,6 +162,19 @@ class TestCutline:
         _, chip = join(paths, tmp_path / "out.tif", cutline=cut)
         assert np.flatnonzero(chip.valid[0]).tolist() == [*range(5), *range(25, 30)]
 
+    @pytest.mark.parametrize("columns", [("stem", "raster"), ("raster", "stem")])
+    def test_a_column_of_paths_counts_before_one_of_shared_names(
+        self, make_raster, draw, tmp_path, columns
+    ):
+        paths = [
+            make_raster(f"{folder}/B04.tif", np.full((1, 20, 20), 7, np.uint8), col=col)
+            for folder, col in (("u1", 0), ("u2", 10))
+        ]
+        said = {"stem": ["B04", "B04"], "raster": list(map(str, paths))}
+        cut = draw([box(0, 0, 5, 20), box(25, 0, 30, 20)], **{name: said[name] for name in columns})
+        _, chip = join(paths, tmp_path / "out.tif", cutline=cut)
+        assert np.flatnonzero(chip.valid[0]).tolist() == [*range(5), *range(25, 30)]
+
     def test_a_path_counts_before_a_name(self, make_raster, draw, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         pixels = np.full((1, 20, 20), 7, np.uint8)

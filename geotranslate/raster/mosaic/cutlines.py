@@ -33,7 +33,8 @@ def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area
     """The polygons that belong to each scene, by the scene's path.
 
     A column of the file names the scenes, by path, file name, or file name without its suffix:
-    whichever column names most of them. Several polygons of one scene count together.
+    whichever column names most of them, and of several such the one whose names most often mean
+    a single scene. Several polygons of one scene count together.
 
     Args:
         path: a vector file in any CRS.
@@ -47,7 +48,7 @@ def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area
     columns = [table[name].astype(str) for name in table.columns if name != table.geometry.name]
     find = _finder(list(grids))
     found = [[find(name) for name in column] for column in columns]
-    best = max(range(len(columns)), key=lambda index: sum(map(bool, found[index])), default=None)
+    best = max(range(len(columns)), key=lambda index: _naming(found[index]), default=None)
     if best is None or not any(found[best]):
         raise SettingError(
             f"no column of the cutline {path} names the rasters to be joined, such as "
@@ -84,6 +85,11 @@ def read_cutlines(path: str | Path, grids: Mapping[str, Grid]) -> dict[str, Area
             )
         cuts[raster] = area
     return cuts
+
+
+def _naming(found: Sequence[Sequence[str]]) -> tuple[int, int]:
+    """How many rows of a column name scenes, and how many of them a single one."""
+    return sum(map(bool, found)), sum(len(rasters) == 1 for rasters in found)
 
 
 def _finder(rasters: Sequence[str]) -> Callable[[str], list[str]]:

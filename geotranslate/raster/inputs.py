@@ -24,8 +24,9 @@ MOST_FOLLOWED = 10_000
 def input_files(dataset: rasterio.DatasetReader) -> list[list[Any]]:
     """Full name, size in bytes and time in ns of each file that lies on a disk of ours.
 
-    Virtual rasters within virtual ones and the rasters of a tile index (GTI) are followed, until
-    there are ``MOST_FOLLOWED`` files. Of other rasters no file is opened again.
+    Virtual rasters within virtual ones and the rasters of a tile index (GTI) are followed until
+    ``MOST_FOLLOWED`` files are known; those that a virtual raster names itself are all given. Of
+    other rasters no file is opened again.
     """
     names = list(dataset.files)
     if dataset.driver in ("VRT", "GTI"):

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -29,6 +29,9 @@ from geotranslate.raster.warp import check_same_kind
 Asked: TypeAlias = "tuple[int | str, ...] | None"
 """Bands by number or name; None for all that hold data."""
 
+Question: TypeAlias = "tuple[str, Asked, Sequence[str]]"
+"""The file that others have to be like, the bands asked for, and the files."""
+
 # Two hide the time that a disk far away takes to answer; more only wait for each other.
 MOST_THREADS = 4
 
@@ -37,10 +40,10 @@ MANY = 2000
 MOST_PROCESSES = 8
 
 # Files that a process is sent at once.
-BATCH = 100
+BATCH = 50
 
-# How a process learns that another is there no more.
-GONE = OSError, EOFError, pickle.UnpicklingError
+# What an answer begins with.
+ANSWER = b"heads of rasters:"
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,26 @@ def read_heads(paths: Sequence[str], asked: Asked = None) -> list[Head]:
         RasterError: a file cannot be read.
         BandError: a band is missing, or bands, scales or types of two scenes differ.
     """
-    found: dict[str, Head] = {}
-    waiting = deque(paths[start : start + BATCH] for start in range(0, len(paths), BATCH))
     cores = os.cpu_count() or 1
     others = min(cores, MOST_PROCESSES) - 1 if len(paths) >= MANY and _is_python() else 0
+    waiting = deque(paths[start : start + BATCH] for start in range(0, len(paths), BATCH))
+    found: dict[str, Head] = {}
+    started: list[subprocess.Popen[bytes]] = []
     with open_scene(paths[0], bands=asked) as first:
 
         def look() -> None:
             while batch := _next(waiting):
-                found.update((path, _read_head(path, first, asked)) for path in batch)
+                for path in batch:
+                    found[path] = _read_head(path, first, asked)
 
         def ask() -> None:
-            # What it leaves when it ends early is looked at below.
-            with _another_process(paths[0], asked) as heads_of, suppress(*GONE):
+            # Whatever becomes of the other process, what it leaves is looked at here.
+            with suppress(Exception), _another_process() as process:
+                started.append(process)
                 while batch := _next(waiting):
-                    found.update((head.path, head) for head in heads_of(batch))
+                    heads = _ask(process, (paths[0], asked, batch))
+                    found.update((head.path, head) for head in heads)
+            look()
 
         work = [look] * (1 if others else min(cores, MOST_THREADS)) + [ask] * others
         with ThreadPoolExecutor(len(work), initializer=open_many) as threads:
@@ -101,7 +109,10 @@ def read_heads(paths: Sequence[str], asked: Asked = None) -> list[Head]:
                 for done in [threads.submit(each) for each in work]:
                     done.result()
             finally:
+                # Left early, by an error or by the user: nobody waits for the rest.
                 waiting.clear()
+                for process in started:
+                    process.kill()
         # What another process could not read is looked at here, so that it is said why.
         with many_files():
             return [found.get(path) or _read_head(path, first, asked) for path in paths]
@@ -138,40 +149,56 @@ def _is_python() -> bool:
 
 
 @contextmanager
-def _another_process(first: str, asked: Asked) -> Iterator[Callable[[Sequence[str]], list[Head]]]:
-    """What asks another process for heads; of files that it cannot read it gives none."""
+def _another_process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs :func:`answer`, with the modules that we have."""
     # Without -P a file in the folder we are in could stand for one of Python's modules.
     command = [sys.executable, "-P", "-c", f"import {__name__} as heads; heads.answer()"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        questions, answers = process.stdin, process.stdout
-
-        def heads_of(batch: Sequence[str]) -> list[Head]:
-            pickle.dump((first, asked, batch), questions)
-            questions.flush()
-            heads: list[Head] = pickle.load(answers)  # noqa: S301 - from a process of ours
-            return heads
-
         try:
-            yield heads_of
+            yield process
         finally:
             process.kill()
+
+
+def _ask(process: subprocess.Popen[bytes], question: Question) -> list[Head]:
+    """The heads of a batch, but for files that the process cannot read.
+
+    Raises:
+        EOFError: the process is there no more, or something else writes where it answers.
+        OSError: likewise.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pickle.dump(question, process.stdin)
+    process.stdin.flush()
+    if process.stdout.read(len(ANSWER)) != ANSWER:
+        raise EOFError
+    heads: list[Head] = pickle.load(process.stdout)  # noqa: S301 - from a process of ours
+    return heads
 
 
 def answer() -> None:
     """As a program: look at what is asked for until nobody asks any more."""
     # Ctrl-C is meant for who asks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with many_files(), suppress(*GONE):
+    # What else is printed shall not come between the answers.
+    with os.fdopen(os.dup(1), "wb") as answers, many_files(), suppress(OSError, EOFError):
+        os.dup2(2, 1)
         while True:
-            path, asked, batch = pickle.load(sys.stdin.buffer)  # noqa: S301 - from who started us
+            question: Question = pickle.load(sys.stdin.buffer)  # noqa: S301 - from who started us
+            first_path, asked, batch = question
             heads = []
-            with open_scene(path, bands=asked) as first:
+            with open_scene(first_path, bands=asked) as first:
                 for path in batch:
                     with suppress(GeotranslateError):
                         heads.append(_read_head(path, first, asked))
-            pickle.dump(heads, sys.stdout.buffer)
-            sys.stdout.flush()
+            answers.write(ANSWER)
+            pickle.dump(heads, answers)
+            answers.flush()

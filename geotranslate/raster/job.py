@@ -58,7 +58,8 @@ def file_job(output: Path, record: dict[str, Any], *, overwrite: bool = False) -
     Args:
         output: the file to be.
         record: settings, model and input, as JSON values; what must be the same to go on.
-        overwrite: replace what is there; only parts of the same work stay.
+        overwrite: replace what is there, even if the same words made it; only parts of the same
+            work stay.
 
     Raises:
         OutputError: another process works on it, it was made by other words, or the folder

@@ -42,7 +42,7 @@ DECIBEL_FLOOR = -50.0
 
 # Of a raster whose place does not count: pixels, downwards.
 PIXELS = Affine.scale(1, -1)
-PIXELS_CRS = CRS.from_wkt('LOCAL_CS["pixels",UNIT["metre",1]]')
+PIXELS_CRS = 'LOCAL_CS["pixels",UNIT["metre",1]]'
 
 RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
 
@@ -109,7 +109,7 @@ class Scene:
         self.path = str(path)
         self._dataset = _open(self.path, placed=placed)
         self.grid = Grid(
-            self._dataset.crs if placed else PIXELS_CRS,
+            self._dataset.crs if placed else CRS.from_wkt(PIXELS_CRS),
             _straightened(self._dataset) if placed else PIXELS,
             self._dataset.width,
             self._dataset.height,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def write_cog(
         overviews: how pixels become one of an overview; nearest where a mean has no meaning.
         inputs: name, size in bytes and time in ns of each file that all of it was made of.
         scratch: folder for the virtual raster and the unfinished copy, on the same disk.
-        row_bytes: that a row of pixels takes in GDAL's cache where blocks of the files are whole
+        row_bytes: bytes of a row of pixels in GDAL's cache, where the files' own blocks are whole
             rows; those of a row of blocks are kept, or each block would decode them again.
 
     Raises:
@@ -234,15 +235,19 @@ def check_crs(grid: Grid) -> None:
     Raises:
         GridError: with the mend.
     """
-    if not _says_place(_through_geotiff(grid.crs), grid):
+    if not _is_kept(grid.crs, grid):
         number = grid.crs.to_epsg()
-        code = f"EPSG:{number}" if number else "EPSG:..."
+        named = number and _is_kept(CRS.from_epsg(number), grid)
         raise GridError(
-            "GeoTIFFs have no words for the coordinate reference system "
-            f"{grid.crs.to_proj4() or grid.crs.to_string()}, so nobody would know where the result "
-            f"lies. Choose one that has an EPSG code: `geotranslate mosaic --crs {code}` brings "
-            "rasters into it."
+            "a GeoTIFF would come back with another coordinate reference system than "
+            f"{grid.crs.to_proj4() or grid.crs.to_string()}, or with none, so the result would lie "
+            "elsewhere. Choose one that it can hold: `geotranslate mosaic --crs "
+            f"EPSG:{number if named else '...'}` brings rasters into it."
         )
+
+
+def _is_kept(crs: CRS, grid: Grid) -> bool:
+    return _says_place(_through_geotiff(crs), grid)
 
 
 @functools.lru_cache(maxsize=64)
@@ -266,7 +271,12 @@ def _says_place(crs: CRS | None, grid: Grid) -> bool:
         moved = transform(grid.crs, crs, xs, ys)
     except (RasterioError, CPLE_BaseError):  # of a local CRS nobody knows more than its name
         return not any((one.is_projected or one.is_geographic) for one in (crs, grid.crs))
-    off = np.abs(np.subtract(moved, (xs, ys))).max(axis=0)
+    apart = np.abs(np.subtract(moved, (xs, ys)))
+    if crs.is_geographic:
+        # A longitude may come back a whole turn from what it was.
+        turn = 2 * math.pi / crs.units_factor[1]
+        apart[0] = np.minimum(apart[0], np.abs(apart[0] - turn))
+    off = apart.max(axis=0)
     known = np.isfinite(off)  # a grid may reach beyond what its CRS knows of the world
     return bool(known.any() and (off[known] <= SLACK * min(grid.resolution)).all())
 

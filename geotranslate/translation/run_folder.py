@@ -16,6 +16,7 @@ from geotranslate.errors import OutputError, TakenError
 from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
+    as_read,
     differences,
     explained,
     locked,
@@ -101,8 +102,7 @@ def record_work(plan: Plan, run: Path, job: dict[str, Any] | None, *, update: in
 
 def _work(plan: Plan) -> dict[str, Any]:
     """The plan's work as a file gives it back."""
-    work: dict[str, Any] = json.loads(json.dumps(plan.work()))
-    return work
+    return as_read(plan.work())
 
 
 def _is_under_way(plan: Plan, run: Path, job: dict[str, Any]) -> bool:

@@ -318,6 +318,7 @@ class TestCrs:
             ("+proj=eqearth", "EPSG:8857"),
             ("+proj=nsper +h=3000000 +lat_0=40", "EPSG:..."),
             ("+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39 +lon_0=180", "EPSG:..."),
+            ("EPSG:9311", "EPSG:..."),  # its code is written, and another is read back
             ("+proj=krovak", "EPSG:5514"),  # comes back with its axes exchanged
         ],
     )
@@ -329,6 +330,15 @@ class TestCrs:
         with pytest.raises(GridError, match=mend):
             GeoTiff(tmp_path / "a.tif", grid, bands=BANDS, dtype="uint8")
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("left", [-180, 175, 190])
+    def test_a_longitude_may_come_back_a_turn_away(self, left):
+        for words in (
+            "+proj=longlat +ellps=intl +towgs84=-87,-98,-121",
+            "+proj=longlat +lon_wrap=180",
+        ):
+            transform = Affine(0.1, 0, left, 0, -0.1, 45)
+            check_crs(Grid(CRS.from_user_input(words), transform, 70, 50))
 
     def test_another_than_was_written_is_found_out(self, make_raster):
         path = make_raster("a.tif", np.ones((1, 5, 7), np.uint8))

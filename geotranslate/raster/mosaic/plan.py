@@ -47,7 +47,7 @@ class Piece:
         validity: where the file says which pixels are invalid.
         nodata: its stored value for "nothing here".
         geotiff: its file is one.
-        striped_bytes: that a row of its pixels takes in GDAL's cache, of blocks of whole rows.
+        striped_bytes: of :attr:`Scene.striped_bytes`.
         unseen_alpha: has an alpha band that GDAL's own masks leave out.
         cutline: polygons in its CRS outside of which it does not count.
     """

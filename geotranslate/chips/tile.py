@@ -38,10 +38,11 @@ from geotranslate.chips.plan import BEYOND_LIMIT, INVALID, TilePlan, count_split
 from geotranslate.errors import ChipsError, OutputError, SettingError, TakenError
 from geotranslate.raster.disk import check_room
 from geotranslate.raster.domain import Domain
-from geotranslate.raster.job import begun_record
+from geotranslate.raster.job import begun_record, refuse_unknown
 from geotranslate.raster.output import (
     LOCK_NAME,
     RECORD_NAME,
+    as_read,
     check_same_work,
     check_unchanged,
     explained,
@@ -248,12 +249,9 @@ def _claimed(folder: Path, record: Mapping[str, object], *, overwrite: bool) -> 
             begun = begun_record(parts)
             if begun is not None and not overwrite:
                 check_same_work(folder, begun, dict(record), begun=True)
-            elif job.exists() and not overwrite:
-                raise TakenError(
-                    f"{job} cannot be read, so it is not known of what the chips in {folder} were "
-                    "made. Choose another output, or say --overwrite to start over."
-                )
-            if begun != json.loads(json.dumps(record)):
+            elif not overwrite:
+                refuse_unknown(parts)
+            if begun != as_read(record):
                 # Others are to be overwritten; without a record, chips are of unknown make.
                 job.unlink(missing_ok=True)
                 _clear(folder)

@@ -145,12 +145,22 @@ def is_finished(output: Path, record: dict[str, Any], *, overwrite: bool = False
     if _parts_in(parts):
         if begun is not None:
             check_same_work(output, begun, record, begun=True)
-        elif (parts / RECORD_NAME).exists():
-            raise TakenError(
-                f"{parts / RECORD_NAME} cannot be read, so it is not known of what the parts "
-                "beside it were made. Choose another output, or say --overwrite to start over."
-            )
+        else:
+            refuse_unknown(parts)
     return False
+
+
+def refuse_unknown(parts: Path) -> None:
+    """Refuse to go on where a record is there and says nothing.
+
+    Raises:
+        TakenError: it is.
+    """
+    if (parts / RECORD_NAME).exists():
+        raise TakenError(
+            f"{parts / RECORD_NAME} cannot be read, so it is not known of what that which is "
+            "finished was made. Choose another output, or say --overwrite to start over."
+        )
 
 
 def begun_record(parts: Path) -> dict[str, Any] | None:

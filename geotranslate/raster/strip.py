@@ -54,6 +54,8 @@ class Strip:
         if not done:
             return
         kept = max(self._sums.shape[1] - done, 0)
-        self._sums[:, :kept] = self._sums[:, self._sums.shape[1] - kept :].copy()
+        # Row by row, since a copy of the rows that are kept may be as large as the strip.
+        for row in range(kept):
+            self._sums[:, row] = self._sums[:, row + done]
         self._sums[:, kept:] = 0
         self._top = top

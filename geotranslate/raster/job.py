@@ -158,8 +158,8 @@ def refuse_unknown(parts: Path) -> None:
     """
     if (parts / RECORD_NAME).exists():
         raise TakenError(
-            f"{parts / RECORD_NAME} cannot be read, so it is not known of what that which is "
-            "finished was made. Choose another output, or say --overwrite to start over."
+            f"{parts / RECORD_NAME} cannot be read, so nobody knows of what finished parts were "
+            "made. Choose another output, or say --overwrite to start over."
         )
 
 

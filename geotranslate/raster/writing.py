@@ -36,8 +36,8 @@ JOINING_CACHE = 64 * 2**20
 """Bytes of decoded blocks that GDAL keeps while it joins files: it goes through most once."""
 
 # GDAL reads ahead no more blocks than it has threads that pack them, so with one a processor these
-# often wait. Each holds a block.
-PACKING_THREADS = (os.cpu_count() or 1) + 4
+# often wait. Each takes some 15 MB.
+PACKING_THREADS = (os.cpu_count() or 1) + 1
 
 DEFLATE: dict[str, Any] = {"compress": "deflate", "zlevel": 1}
 ZSTD: dict[str, Any] = {"compress": "zstd", "zstd_level": 1}

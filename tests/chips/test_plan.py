@@ -102,7 +102,7 @@ def test_a_local_coordinate_system_meets_no_other_and_the_refusal_says_so(scene)
 
 def test_a_crs_that_no_chip_can_hold_is_refused(scene):
     a, b = scene("a.tif", crs="+proj=nsper +h=3000000 +lat_0=36 +lon_0=15"), scene("b.tif")
-    with pytest.raises(GridError, match="Choose one that has an EPSG code"):
+    with pytest.raises(GridError, match="Choose one that it can hold"):
         plan_tiles(TileConfig(a=[a], b=[a], **WORDS))
     # Pairs lie on the grid of A alone.
     plan_tiles(TileConfig(a=[b], b=[b, a], **WORDS))

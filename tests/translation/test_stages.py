@@ -91,11 +91,12 @@ def test_closed_early_it_leaves_the_context_as_by_an_error_and_no_thread():
 @pytest.mark.parametrize("attempt", range(5))
 def test_interrupted_while_the_context_is_entered_it_is_left_all_the_same(attempt):
     """Ctrl-C, while a scene takes its time to open."""
-    begun, left = threading.Event(), []
+    begun, sent, left = threading.Event(), threading.Event(), []
 
     @contextmanager
     def slow():
         begun.set()
+        sent.wait()
         time.sleep(0.05 * attempt)
         try:
             yield str
@@ -106,6 +107,7 @@ def test_interrupted_while_the_context_is_entered_it_is_left_all_the_same(attemp
     def interrupt():
         begun.wait()
         os.kill(os.getpid(), signal.SIGINT)
+        sent.set()
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

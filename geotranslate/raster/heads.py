@@ -32,7 +32,7 @@ Asked: TypeAlias = "tuple[int | str, ...] | None"
 Question: TypeAlias = "tuple[str, Asked, Sequence[str]]"
 """The file that others have to be like, the bands asked for, and the files."""
 
-# Two hide the time that a disk far away takes to answer; more only wait for each other.
+# They hide the time that a disk far away takes to answer; more would only wait for each other.
 MOST_THREADS = 4
 
 # Of fewer a process has hardly begun to look when the others are done.

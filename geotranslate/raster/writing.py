@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,10 +33,6 @@ BLOCK = 512
 
 JOINING_CACHE = 64 * 2**20
 """Bytes of decoded blocks that GDAL keeps while it joins files: it goes through most once."""
-
-# GDAL reads ahead no more blocks than it has threads that pack them, so with one a processor these
-# often wait. Each takes some 15 MB.
-PACKING_THREADS = (os.cpu_count() or 1) + 1
 
 DEFLATE: dict[str, Any] = {"compress": "deflate", "zlevel": 1}
 ZSTD: dict[str, Any] = {"compress": "zstd", "zstd_level": 1}
@@ -170,17 +165,21 @@ def write_cog(
         text = build_vrt(sources, grid, bands=bands, dtype=dtype, nodata=nodata, tags=tags)
         vrt.write_text(text, encoding="utf-8")
         with many_files(), bounded_cache(JOINING_CACHE + BLOCK * row_bytes):
-            rasterio.shutil.copy(
-                vrt,
-                part,
-                driver="COG",
-                COMPRESS="DEFLATE",
-                PREDICTOR="YES",
-                BLOCKSIZE=str(BLOCK),
-                BIGTIFF="IF_SAFER",
-                OVERVIEW_RESAMPLING=overviews.upper(),
-                NUM_THREADS=str(PACKING_THREADS),
-            )
+            try:
+                rasterio.shutil.copy(
+                    vrt,
+                    part,
+                    driver="COG",
+                    COMPRESS="DEFLATE",
+                    PREDICTOR="YES",
+                    BLOCKSIZE=str(BLOCK),
+                    BIGTIFF="IF_SAFER",
+                    OVERVIEW_RESAMPLING=overviews.upper(),
+                    NUM_THREADS="ALL_CPUS",
+                )
+            except SystemError as error:
+                # A thread of GDAL's failed, and rasterio was not told why.
+                raise OSError("GDAL does not say why") from error
         check_readable(part, grid)
         check_unchanged(output, inputs)
         settle(part, output)

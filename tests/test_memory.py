@@ -189,7 +189,7 @@ def promised_mb(side, blend):
     """What docs/predict.md says of PREDICT, whose network is three channels wide."""
     windows = 3 * WINDOW**2 * (2 * 4 + 4 * 2)
     layers = 17 * 3 * WINDOW**2
-    blended = (CORE * side + 16 * CORE**2) * 3 * 4 if blend == "hann" else 0
+    blended = (CORE * side + 24 * CORE**2) * 3 * 4 if blend == "hann" else 0
     return 750 + 64 + (windows + layers + blended) / 1e6
 
 

@@ -179,7 +179,7 @@ def write_cog(
                 )
             except SystemError as error:
                 # A thread of GDAL's failed, and rasterio was not told why.
-                raise OSError("GDAL does not say why") from error
+                raise OSError(str(error)) from error
         check_readable(part, grid)
         check_unchanged(output, inputs)
         settle(part, output)

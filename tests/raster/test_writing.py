@@ -385,3 +385,14 @@ def test_a_full_disk_is_said_and_no_file_gets_the_name(tmp_path, room):
     limit = size - 1 if room < 0 else int(size * room)
     assert "Make room and run the same command again" in run(limit)
     assert not (tmp_path / "out.tif").exists()
+
+
+def test_an_error_of_gdals_that_nobody_explains_is_said(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise SystemError("Unknown GDAL Error")
+
+    grid = grid_of(20, 30)
+    sources = write_rows(tmp_path, grid, *noise("uint8", grid))
+    monkeypatch.setattr(rasterio.shutil, "copy", fail)
+    with pytest.raises(OutputError, match=r"Unknown GDAL Error.*run the same command again"):
+        write_cog(tmp_path / "out.tif", sources, grid, bands=BANDS, dtype="uint8", scratch=tmp_path)
